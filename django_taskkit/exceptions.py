@@ -1,0 +1,25 @@
+"""The errors that django-taskkit raises on purpose."""
+
+from __future__ import annotations
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class TaskkitError(Exception):
+    """Something that django-taskkit refuses or could not do."""
+
+
+class ConfigurationError(TaskkitError, ImproperlyConfigured):
+    """A setting or a retry option makes no sense; the message names the value and the remedy."""
+
+
+class RetryNotPublishedError(TaskkitError):
+    """A retry could not be handed to the broker, and the message can't be given back to it either."""
+
+
+class PublishError(TaskkitError):
+    """The broker did not take a message."""
+
+
+class NoQueueError(PublishError):
+    """The broker has no queue that the message would reach."""
