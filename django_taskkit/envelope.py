@@ -1,0 +1,212 @@
+"""A Celery message, kept exactly as it travelled, so that the very same message can be sent again.
+
+The body is bytes and stays bytes: it is never unpickled, and only decoded (JSON, YAML, MessagePack) to show
+it to a person. What a person reads is derived from the envelope; the envelope is never rebuilt from that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from celery import Celery
+from celery.app.task import Context
+from kombu import Message
+from kombu.serialization import dumps, loads
+
+GENERATION_HEADER = "taskkit_generation"
+"""How often the message had been requeued when it was sent; absent from a message that never was."""
+
+PREVIOUS_DELAY_HEADER = "taskkit_previous_delay"
+"""Whole seconds before the retry that carries it; decorrelated jitter grows from it."""
+
+RAW_MESSAGE = "taskkit_message"
+"""The key under which a worker hands the message as received to the process that runs the task."""
+
+SAFE_CONTENT = frozenset({"application/json", "application/x-yaml", "application/x-msgpack"})
+"""Content types whose decoding can't run code."""
+
+_TRANSPORT_PROPERTIES = frozenset(
+    {
+        "application_headers",
+        "body_encoding",
+        "content_encoding",
+        "content_type",
+        "delivery_info",
+        "delivery_tag",
+        "expiration",
+        "headers",
+        "x-death",
+    }
+)
+_TRANSIT_HEADERS = frozenset(
+    {
+        RAW_MESSAGE,
+        "compression",
+        "redelivered",
+        "x-death",
+        "x-delivery-count",
+        "x-first-death-exchange",
+        "x-first-death-queue",
+        "x-first-death-reason",
+        "x-last-death-exchange",
+        "x-last-death-queue",
+        "x-last-death-reason",
+    }
+)
+_CONTEXT_HEADERS = (
+    "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit",
+    "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting",
+    "stamped_headers", "stamps",
+)  # fmt: skip
+# kombu's delayed delivery prefixes the routing key with 28 bits of the delay (kombu.transport.native_delayed_delivery).
+_DELAY_EXCHANGE = "celery_delayed"
+_DELAY_PREFIX = re.compile(r"^(?:[01]\.){28}")
+
+
+class UndecodableError(ValueError):
+    """The body can't be shown: its content type is unsafe or it is not what its content type says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """Everything that is needed to send a message again."""
+
+    body: bytes
+    content_type: str
+    content_encoding: str
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    exchange: str = ""
+    routing_key: str = ""
+    queue: str = ""
+    """The queue that delivered the message, as far as the app knows it."""
+
+    @property
+    def task_id(self) -> str:
+        return str(self.headers.get("id") or self.properties.get("correlation_id") or "")
+
+    @property
+    def task_name(self) -> str:
+        return str(self.headers.get("task") or "")
+
+    @property
+    def retries(self) -> int:
+        return _whole_number(self.headers.get("retries"))
+
+    @property
+    def generation(self) -> int:
+        return _whole_number(self.headers.get(GENERATION_HEADER))
+
+    @classmethod
+    def from_message(cls, message: Message, app: Celery) -> Envelope:
+        """Keep a message as the broker delivered it; nothing is decoded."""
+        delivery = message.delivery_info or {}
+        return cls.of(
+            app,
+            (message.body, message.content_type, message.content_encoding, message.headers),
+            message.properties,
+            delivery,
+        )
+
+    @classmethod
+    def from_context(cls, context: Context, serializer: str, app: Celery) -> Envelope:
+        """Keep the message behind a running task's ``request``.
+
+        The worker normally hands the received message over (:data:`RAW_MESSAGE`). Where something else runs
+        the task, the message is put together again from its parts, as Celery would send it.
+        """
+        raw = getattr(context, RAW_MESSAGE, None)
+        if raw is None:
+            embed = {name: getattr(context, name) for name in ("callbacks", "errbacks", "chain", "chord")}
+            content_type, content_encoding, body = dumps((context.args, context.kwargs, embed), serializer)
+            known = {name: getattr(context, name) for name in _CONTEXT_HEADERS if hasattr(context, name)}
+            raw = (body, content_type, content_encoding, {**(context.headers or {}), **known})
+        return cls.of(app, raw, context.properties, context.delivery_info)
+
+    @classmethod
+    def of(
+        cls,
+        app: Celery,
+        raw: tuple[Any, str | None, str | None, Mapping[str, Any] | None],
+        properties: Mapping[str, Any] | None,
+        delivery: Mapping[str, Any] | None,
+    ) -> Envelope:
+        """Build an envelope from a body, its content type and encoding, and headers, and how it was delivered."""
+        body, content_type, content_encoding, headers = raw
+        exchange, routing_key, queue = _origin(app, delivery or {})
+        return cls(
+            body=_as_bytes(body, content_encoding),
+            content_type=content_type or "",
+            content_encoding=content_encoding or "",
+            headers={key: value for key, value in (headers or {}).items() if key not in _TRANSIT_HEADERS},
+            properties={
+                key: value
+                for key, value in (properties or {}).items()
+                if key not in _TRANSPORT_PROPERTIES and value is not None
+            },
+            exchange=exchange,
+            routing_key=routing_key,
+            queue=queue,
+        )
+
+    def again(self, *, generation: int, eta: datetime | None = None) -> Envelope:
+        """Return the message to send for requeue number ``generation``: the same id and body, no retries used.
+
+        ``eta`` and ``expires`` of the first sending are dropped, since both may lie in the past by now and an
+        expired message would be thrown away unseen.
+        """
+        fresh = {
+            "retries": 0,
+            "eta": eta.isoformat() if eta else None,
+            "expires": None,
+            GENERATION_HEADER: generation,
+        }
+        headers = {**self.headers, **fresh}
+        headers.pop(PREVIOUS_DELAY_HEADER, None)
+        return replace(self, headers=headers)
+
+    def payload(self) -> tuple[Any, Any, Any]:
+        """Return ``(args, kwargs, embed)`` for a person to read.
+
+        Raises:
+            UndecodableError: decoding could run code (pickle), or the body is not what its content type says.
+        """
+        if self.content_type not in SAFE_CONTENT:
+            raise UndecodableError(f"content of type {self.content_type or 'unknown'!r} is not decoded for display")
+        try:
+            args, kwargs, embed = loads(self.body, self.content_type, self.content_encoding, accept=SAFE_CONTENT)
+        except Exception as exc:
+            raise UndecodableError(f"the body is not a task message: {type(exc).__name__}") from exc
+        return args, kwargs, embed
+
+
+def _origin(app: Celery, delivery: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return exchange, routing key and queue name of a delivery, with delayed delivery's detour taken out."""
+    exchange = str(delivery.get("exchange") or "")
+    routing_key = str(delivery.get("routing_key") or "")
+    delayed = exchange.startswith(_DELAY_EXCHANGE)
+    if delayed:
+        routing_key = _DELAY_PREFIX.sub("", routing_key)
+    for name, queue in app.amqp.queues.items():
+        known = queue.exchange.name if queue.exchange else ""
+        if queue.routing_key == routing_key and (delayed or known == exchange):
+            return known, routing_key, name
+    # Unknown to this app: the default exchange takes a queue's name as routing key on every broker.
+    return ("" if delayed else exchange), routing_key, routing_key
+
+
+def _as_bytes(body: Any, encoding: str | None) -> bytes:
+    if isinstance(body, str):
+        try:
+            return body.encode(encoding or "utf-8", "surrogateescape")
+        except (LookupError, UnicodeError):
+            return body.encode("utf-8", "surrogatepass")
+    return bytes(body or b"")
+
+
+def _whole_number(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,87 @@
+"""What happened, as Django signals: one frozen payload each, passed as ``event``.
+
+    @receiver(task_dead_lettered)
+    def page_someone(sender, event, **kwargs):
+        ...
+
+``sender`` is the class of the payload. A receiver that raises is logged by Django and harms nobody else.
+The signals are sent in the process where the thing happened (often a worker), after it was committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.dispatch import Signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEvent:
+    """What every payload has."""
+
+    task_id: str
+    task_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryScheduled(TaskEvent):
+    """A run failed and the task will run again by itself."""
+
+    attempt: int
+    """The run that failed, counted from 1."""
+    delay: float | None
+    """Seconds until the next run; None if the task named a time instead."""
+    exception_class: str
+    exception_message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLettered(TaskEvent):
+    """A message will not run again unless someone acts."""
+
+    dead_letter_id: int
+    reason: str
+    exception_class: str
+    exception_message: str
+    attempts: int
+    generation: int
+    """How often the message had been requeued before; 0 for the first death."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requeued(TaskEvent):
+    """A dead letter was put back on its queue."""
+
+    dead_letter_id: int
+    generation: int
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered(TaskEvent):
+    """A requeued message succeeded."""
+
+    dead_letter_id: int
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discarded(TaskEvent):
+    """A dead letter was closed without running it."""
+
+    dead_letter_id: int
+    by: str
+    note: str
+
+
+task_retry_scheduled = Signal()
+task_dead_lettered = Signal()
+task_requeued = Signal()
+task_recovered = Signal()
+task_discarded = Signal()
+
+
+def announce(signal: Signal, event: TaskEvent) -> list[tuple[Any, Any]]:
+    """Send ``event`` to every receiver, whatever the one before it did."""
+    return signal.send_robust(sender=type(event), event=event)
