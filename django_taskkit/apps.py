@@ -1,0 +1,21 @@
+"""The Django app: installing it is all the set-up there is."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class TaskkitConfig(AppConfig):
+    name = "django_taskkit"
+    label = "django_taskkit"
+    verbose_name = _("Tasks")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Put the recorder in front of Celery's failure handling, and register the checks."""
+        from django_taskkit import checks  # noqa: F401
+        from django_taskkit.worker import capture, startup
+
+        capture.install()
+        startup.install()
