@@ -1,0 +1,26 @@
+"""The base class of tasks whose message stays with the broker until its fate is written down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.contrib.django.task import DjangoTask
+
+if TYPE_CHECKING:
+    Base = DjangoTask[Any, Any]
+else:
+    Base = DjangoTask
+
+
+class DeadLetterTask(Base):
+    """A task that ends in success or in a dead letter.
+
+    Failures of every task are captured by the installed app. This class adds what only a task can say: its
+    failures are captured also with ``TASKKIT["CAPTURE"] = "opt_in"``, and its message is acknowledged late, after
+    the run, so that a worker that dies takes no message with it. The price is that such a task may run twice:
+    make it idempotent, or set ``acks_late = False`` and accept the loss.
+    """
+
+    abstract = True
+    dead_letter = True
+    acks_late = True
