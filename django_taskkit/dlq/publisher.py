@@ -1,0 +1,101 @@
+"""Hand envelopes to the broker, and know that it took them."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from django_taskkit.dlq.text import storable
+from django_taskkit.envelope import Envelope
+from django_taskkit.exceptions import NoQueueError, PublishError
+
+#: Seconds to wait for a broker that accepts a connection and then says nothing.
+ANSWER_TIMEOUT = 10.0
+
+
+class BrokerUnreachableError(PublishError):
+    """No connection to the broker, so trying the next message is pointless."""
+
+
+class Publisher:
+    """Publishes over one connection of its own, with confirms where the broker gives them.
+
+    Celery's pooled producers may publish without confirms, and RabbitMQ then reports success for messages that
+    never arrive. A message that no queue would take is refused as well, instead of vanishing.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self._returned: list[Any] = []
+
+    def __enter__(self) -> Publisher:
+        self._connection = self.app.connection_for_write(transport_options=self._options())
+        # Only AMQP hands back what it can't route; the channels of other transports don't know the event.
+        on_return = self._on_return if self._is_amqp() else None
+        self._producer = self.app.amqp.Producer(self._connection, auto_declare=False, on_return=on_return)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._connection.release()
+
+    def publish(self, envelope: Envelope, queue: str | None = None) -> None:
+        """Put ``envelope`` on ``queue``, by default on the queue that it came from.
+
+        A message goes straight to its queue, since its exchange might copy it to other queues as well. Only where
+        the queue's name is unknown to the app it takes the exchange and routing key that it came with.
+
+        Raises:
+            NoQueueError: no such queue.
+            BrokerUnreachableError: no connection, or it broke; the message may have arrived.
+            PublishError: the broker refused the message.
+        """
+        target = self._queue(queue or envelope.queue, required=queue is not None)
+        exchange, routing_key = ("", target.name) if target else (envelope.exchange, envelope.routing_key)
+        self._returned.clear()
+        connection: Any = self._connection
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0.1)
+            self._producer.publish(
+                envelope.body,
+                exchange=exchange,
+                routing_key=routing_key,
+                content_type=envelope.content_type,
+                content_encoding=envelope.content_encoding,
+                headers=dict(envelope.headers),
+                declare=[target] if target else [],
+                mandatory=True,
+                confirm_timeout=ANSWER_TIMEOUT,
+                **envelope.properties,
+            )
+        except (OSError, *connection.connection_errors) as exc:
+            raise BrokerUnreachableError(f"the broker can't be reached: {storable(str(exc))}") from exc
+        except Exception as exc:
+            if isinstance(exc.__cause__, OSError) or not connection.connected:
+                raise BrokerUnreachableError(f"the broker can't be reached: {storable(str(exc))}") from exc
+            raise PublishError(f"the broker refused the message: {type(exc).__name__}: {storable(str(exc))}") from exc
+        if self._returned:
+            raise NoQueueError(f"the broker has no queue for the routing key {routing_key!r}")
+
+    def _queue(self, name: str, *, required: bool) -> Queue | None:
+        queues = self.app.amqp.queues
+        if name in queues:
+            return queues[name]
+        if not required:
+            return None
+        if not self.app.conf.task_create_missing_queues:
+            raise NoQueueError(f"there is no queue {name!r} in task_queues; add it or choose another")
+        return queues[name]
+
+    def _is_amqp(self) -> bool:
+        return bool(self.app.connection_for_write().transport.driver_type == "amqp")
+
+    def _options(self) -> dict[str, Any]:
+        if not self._is_amqp():
+            return {}
+        return {"confirm_publish": True, "read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
+
+    def _on_return(self, exception: Exception, exchange: Any, routing_key: str, message: Any) -> None:
+        self._returned.append(exception)
