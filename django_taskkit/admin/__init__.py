@@ -1,0 +1,12 @@
+"""The admin pages; Django finds this package by itself."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from django_taskkit.admin.dead_letters import DeadLetterAdmin
+from django_taskkit.models import DeadLetter
+
+__all__ = ["DeadLetterAdmin"]
+
+admin.site.register(DeadLetter, DeadLetterAdmin)

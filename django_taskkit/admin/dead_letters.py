@@ -1,0 +1,162 @@
+"""Dead letters in the admin: find one, see what happened, put it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.timesince import timesince
+from django.utils.translation import gettext_lazy as _
+
+from django_taskkit.admin import display
+from django_taskkit.admin.transitions import DISCARD, REQUEUE, Verb, confirm_or_run
+from django_taskkit.models import DeadLetter, DeadLetterEvent
+
+if TYPE_CHECKING:
+    TabularInline = admin.TabularInline[DeadLetterEvent, DeadLetter]
+    ModelAdmin = admin.ModelAdmin[DeadLetter]
+else:
+    TabularInline, ModelAdmin = admin.TabularInline, admin.ModelAdmin
+
+
+class HistoryInline(TabularInline):
+    """What happened to the dead letter, oldest first."""
+
+    model = DeadLetterEvent
+    fields = readonly_fields = ("at", "kind", "by", "generation", "note")
+    can_delete = False
+    extra = 0
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("django_taskkit.view_deadletter")
+
+
+class DeadLetterAdmin(ModelAdmin):
+    """Read-only, except for what its actions do."""
+
+    list_display = ("task", "status", "reason", "exception", "age", "attempts", "requeue_count", "queue")
+    list_display_links = ("task",)
+    list_filter = ("status", "reason", "task_name", "exception_class", "queue", "release")
+    search_fields = ("task_id", "task_name", "exception_class", "exception_message")
+    date_hierarchy = "died_at"
+    show_full_result_count = False
+    actions = ("requeue_selected", "discard_selected")
+    change_form_template = "admin/django_taskkit/deadletter/change_form.html"
+    inlines = (HistoryInline,)
+    fieldsets = (
+        (
+            None,
+            {"fields": ("task_name", "task_id", "status", "reason", "exception_class", "exception_message")},
+        ),
+        (_("Traceback"), {"fields": ("shown_traceback",)}),
+        (_("Arguments"), {"fields": ("shown_arguments",)}),
+        (
+            _("Circumstances"),
+            {"fields": ("died_at", "attempts", "requeue_count", "queue", "worker", "release", "fingerprint")},
+        ),
+        (_("Workflow"), {"classes": ("collapse",), "fields": ("root_id", "parent_id", "group_id")}),
+        (_("Message"), {"classes": ("collapse",), "fields": ("shown_message",)}),
+    )
+    readonly_fields = ("shown_traceback", "shown_arguments", "shown_message")
+
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("django_taskkit/admin.css",)}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_requeue_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_taskkit.requeue_deadletter")
+
+    def has_discard_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_taskkit.discard_deadletter")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
+        rows = super().get_queryset(request)
+        # A list needs neither bodies of megabytes nor tracebacks; the detail page loads them when it gets there.
+        return rows.defer("body", "traceback", "headers", "properties")
+
+    @admin.display(description=_("task"), ordering="task_name")
+    def task(self, row: DeadLetter) -> str:
+        return format_html("{}<br><small>{}</small>", row.task_name, row.task_id)
+
+    @admin.display(description=_("exception"), ordering="exception_class")
+    def exception(self, row: DeadLetter) -> str:
+        return display.exception(row)
+
+    @admin.display(description=_("age"), ordering="-died_at")
+    def age(self, row: DeadLetter) -> str:
+        text = timesince(row.died_at, timezone.now(), depth=1)
+        return format_html('<time datetime="{}">{}</time>', row.died_at.isoformat(), text)
+
+    @admin.display(description=_("traceback"))
+    def shown_traceback(self, row: DeadLetter) -> str:
+        return display.traceback(row)
+
+    @admin.display(description=_("arguments"))
+    def shown_arguments(self, row: DeadLetter) -> str:
+        return display.arguments(row)
+
+    @admin.display(description=_("message"))
+    def shown_message(self, row: DeadLetter) -> str:
+        return display.message(row)
+
+    @admin.action(description=_("Requeue selected dead letters"), permissions=["requeue"])
+    def requeue_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
+        return confirm_or_run(self, request, queryset, REQUEUE)
+
+    @admin.action(description=_("Discard selected dead letters"), permissions=["discard"])
+    def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
+        return confirm_or_run(self, request, queryset, DISCARD)
+
+    def get_urls(self) -> list[URLPattern]:
+        def page(verb: Verb) -> Callable[..., HttpResponse]:
+            return self.admin_site.admin_view(partial(self._one, verb=verb))
+
+        own = [
+            path(f"<int:pk>/{verb.name}/", page(verb), name=f"django_taskkit_deadletter_{verb.name}")
+            for verb in (REQUEUE, DISCARD)
+        ]
+        return [*own, *super().get_urls()]
+
+    def _one(self, request: HttpRequest, pk: int, verb: Verb) -> HttpResponse:
+        """The same confirmation for one dead letter, from its own page."""
+        may = {REQUEUE.name: self.has_requeue_permission, DISCARD.name: self.has_discard_permission}[verb.name]
+        if not (may(request) and self.has_view_permission(request)):
+            raise PermissionDenied
+        rows = self.get_queryset(request).filter(pk=pk)
+        if not rows.exists():
+            raise Http404
+        page = confirm_or_run(self, request, rows, verb)
+        return page or HttpResponseRedirect(
+            reverse("admin:django_taskkit_deadletter_change", args=[pk], current_app=self.admin_site.name)
+        )
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        row = kwargs.get("obj")
+        context["verbs"] = [
+            verb
+            for verb, may in ((REQUEUE, self.has_requeue_permission), (DISCARD, self.has_discard_permission))
+            if row is not None and row.status in verb.allowed and may(request)
+        ]
+        return super().render_change_form(request, context, *args, **kwargs)

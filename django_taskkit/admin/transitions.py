@@ -1,0 +1,188 @@
+"""Requeue and discard from the admin: confirm with the count, do it, say what was done, log who did it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import ModelAdmin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from django_taskkit.dlq import transitions
+from django_taskkit.dlq.models import DeadLetter, Status
+
+SHOWN_REFUSALS = 5
+"""Reasons that are shown one by one; a bulk action may have thousands."""
+
+
+class RequeueForm(forms.Form):
+    """How to put messages back; everything may be left empty."""
+
+    queue = forms.CharField(
+        label=gettext_lazy("Queue"),
+        max_length=255,
+        required=False,
+        help_text=gettext_lazy("Leave empty to put each message back on the queue it came from."),
+    )
+    countdown = forms.IntegerField(
+        label=gettext_lazy("Delay"),
+        min_value=0,
+        required=False,
+        help_text=gettext_lazy("Seconds until the tasks may run; empty for at once."),
+    )
+
+
+class DiscardForm(forms.Form):
+    """Why messages are given up."""
+
+    note = forms.CharField(
+        label=gettext_lazy("Note"),
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=gettext_lazy("Kept in the history of each dead letter."),
+    )
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Something an operator does with dead letters."""
+
+    name: str
+    form: type[forms.Form]
+    allowed: tuple[Status, ...]
+    run: Callable[..., Any]
+    title: Any
+    explanation: Any
+    button: Any
+
+
+REQUEUE = Verb(
+    name="requeue",
+    form=RequeueForm,
+    allowed=(Status.DEAD,),
+    run=transitions.requeue,
+    title=gettext_lazy("Requeue dead letters"),
+    explanation=gettext_lazy(
+        "The same message is sent again under the same task id, and all its retries are available again."
+    ),
+    button=gettext_lazy("Requeue"),
+)
+DISCARD = Verb(
+    name="discard",
+    form=DiscardForm,
+    allowed=(Status.DEAD, Status.HELD),
+    run=transitions.discard,
+    title=gettext_lazy("Discard dead letters"),
+    explanation=gettext_lazy("The tasks will not run. The dead letters stay in the list as discarded."),
+    button=gettext_lazy("Discard"),
+)
+
+
+def confirm_or_run(
+    model_admin: ModelAdmin[DeadLetter], request: HttpRequest, queryset: QuerySet[DeadLetter], verb: Verb
+) -> TemplateResponse | None:
+    """Ask for confirmation, or do it when it was given; None when it was done."""
+    confirmed = "confirmed" in request.POST
+    form = verb.form(request.POST if confirmed else None)
+    if confirmed and form.is_valid():
+        until = request.POST.get("until", "")
+        # What arrived after the page was shown was not in the count that was confirmed.
+        seen = queryset.filter(pk__lte=int(until)) if until.isdecimal() else queryset
+        run(model_admin, request, seen, verb, form.cleaned_data)
+        return None
+    able = queryset.filter(status__in=verb.allowed)
+    count = able.count()
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": verb.title,
+        "opts": model_admin.model._meta,
+        "media": model_admin.media,
+        "verb": verb,
+        "form": form,
+        "count": count,
+        "question": _question(verb, count),
+        "skipped": queryset.count() - count,
+        "until": queryset.aggregate(last=Max("pk"))["last"] or 0,
+        "examples": able.defer("body", "traceback")[:10],
+        "repeated": [
+            (name, value)
+            for name in ("action", "select_across", "index", "_selected_action")
+            for value in request.POST.getlist(name)
+        ],
+    }
+    return TemplateResponse(request, "admin/django_taskkit/deadletter/confirm.html", context)
+
+
+def run(
+    model_admin: ModelAdmin[DeadLetter],
+    request: HttpRequest,
+    queryset: QuerySet[DeadLetter],
+    verb: Verb,
+    options: dict[str, Any],
+) -> None:
+    """Carry ``verb`` out for every row that it applies to, and tell the operator."""
+    given = {name: value for name, value in options.items() if value not in (None, "")}
+    done, not_tried = 0, 0
+    refused: list[transitions.Refusal] = []
+    chunks = _chunks(queryset.filter(status__in=verb.allowed))
+    for rows in chunks:
+        report = verb.run(rows, by=request.user, **given)
+        refused += report.refused
+        left = {refusal.dead_letter.pk for refusal in report.refused}
+        tried = len(rows) - getattr(report, "not_tried", 0)
+        changed = [row for row in rows[:tried] if row.pk not in left]
+        done += len(changed)
+        if changed:
+            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, str(verb.button))  # type: ignore[arg-type]
+        if tried < len(rows):
+            not_tried = len(rows) - tried + sum(len(rest) for rest in chunks)
+    if done or not (refused or not_tried):
+        model_admin.message_user(request, _done(verb, done), messages.SUCCESS if done else messages.WARNING)
+    for refusal in refused[:SHOWN_REFUSALS]:
+        text = _("%(task)s was left as it is: %(reason)s") % {
+            "task": refusal.dead_letter,
+            "reason": refusal.reason,
+        }
+        model_admin.message_user(request, text, messages.ERROR)
+    if left_alone := max(0, len(refused) - SHOWN_REFUSALS) + not_tried:
+        text = ngettext(
+            "%(count)d more dead letter was left as it is.",
+            "%(count)d more dead letters were left as they are.",
+            left_alone,
+        ) % {"count": left_alone}
+        model_admin.message_user(request, text, messages.ERROR)
+
+
+def _chunks(queryset: QuerySet[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    last = 0
+    while True:
+        rest = queryset.filter(pk__gt=last).order_by("pk").only("pk", "task_id", "task_name")
+        rows = list(rest[: transitions.CHUNK])
+        if not rows:
+            return
+        yield rows
+        last = rows[-1].pk
+
+
+def _question(verb: Verb, count: int) -> str:
+    if verb is REQUEUE:
+        text = ngettext("Requeue %(count)d dead letter?", "Requeue %(count)d dead letters?", count)
+    else:
+        text = ngettext("Discard %(count)d dead letter?", "Discard %(count)d dead letters?", count)
+    return text % {"count": count}
+
+
+def _done(verb: Verb, count: int) -> str:
+    if verb is REQUEUE:
+        text = ngettext("%(count)d dead letter was requeued.", "%(count)d dead letters were requeued.", count)
+    else:
+        text = ngettext("%(count)d dead letter was discarded.", "%(count)d dead letters were discarded.", count)
+    return text % {"count": count}
