@@ -1,0 +1,54 @@
+"""Fixtures over `harness`: a real broker, and real workers that are stopped afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+# ``import harness`` and ``celery -A contract_app`` work under every import mode of pytest.
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+import harness
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "live: needs real brokers and starts real workers")
+
+
+def pytest_unconfigure() -> None:
+    harness.close_services()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed and HERE in item.path.parents:
+        for worker in harness.running_workers:
+            if worker.log_path.exists():
+                report.sections.append((f"log of worker {worker.name}", worker.log_tail()))
+    return report
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest) -> Iterator[harness.Broker]:
+    """A queue of its own on Redis, or on the broker named by an indirect parameter."""
+    with harness.open_broker(getattr(request, "param", "redis")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[..., harness.Worker]]:
+    """``start_worker("module_of_app", broker, pool="prefork", concurrency=2, env={...})``; stopped at the end."""
+    with harness.workers(tmp_path) as start:
+        yield start
