@@ -1,0 +1,1 @@
+"""Kombu transports that do not lose messages: thin subclasses, each chosen by one Celery setting."""
