@@ -16,6 +16,7 @@ Nothing here raises into the worker. What could not be written is said in the lo
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -155,7 +156,8 @@ def _forget_connection(exc: Exception) -> None:
         return
     connection = connections[router.db_for_write(DeadLetter)]
     if not connection.in_atomic_block:
-        connection.close()
+        with suppress(Exception):  # PyMySQL complains of a connection that is closed already; Django forgets it anyway
+            connection.close()
 
 
 def _note(row: DeadLetter) -> str:
