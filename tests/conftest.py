@@ -91,7 +91,7 @@ class Station:
 @pytest.fixture
 def station():
     """A fresh Celery app on the in-memory broker, as the current app, with its own queue."""
-    before = _state._get_current_app()
+    before, default = _state._get_current_app(), _state.default_app
     app = OwnTasks("station", set_as_current=True, task_cls=DjangoTask)
     app.conf.update(
         broker_url="memory://",
@@ -100,7 +100,9 @@ def station():
         accept_content=["json", "pickle"],
         task_publish_retry=False,
     )
+    app.set_default()  # for other threads, such as a live server's
     station = Station(app)
     yield station
     station.close()
     _state._set_current_app(before)
+    _state.set_default_app(default)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -50,7 +51,7 @@ class DeadLetterAdmin(ModelAdmin):
 
     list_display = ("task", "status", "reason", "exception", "age", "attempts", "requeue_count", "queue")
     list_display_links = ("task",)
-    list_filter = ("status", "reason", "task_name", "exception_class", "queue", "release")
+    list_filter = ("status", "task_name", "exception_class", "queue", "release", "reason")
     search_fields = ("task_id", "task_name", "exception_class", "exception_message")
     date_hierarchy = "died_at"
     show_full_result_count = False
@@ -128,6 +129,11 @@ class DeadLetterAdmin(ModelAdmin):
     @admin.action(description=_("Discard selected dead letters"), permissions=["discard"])
     def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
         return confirm_or_run(self, request, queryset, DISCARD)
+
+    @transaction.non_atomic_requests
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        # With ATOMIC_REQUESTS a bulk action would hold the rows of tasks that run already, until the last one is sent.
+        return super().changelist_view(request, extra_context)
 
     def get_urls(self) -> list[URLPattern]:
         def page(verb: Verb) -> Callable[..., HttpResponse]:

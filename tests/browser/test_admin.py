@@ -1,0 +1,142 @@
+"""The admin in a real browser: what an operator sees and presses, with and without JavaScript."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from django_taskkit.models import DeadLetter
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LIST = "/admin/django_taskkit/deadletter/"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if CHROMIUM is None or sync_playwright is None:
+        reason = "needs Chromium (Debian: chromium) and playwright (pip install playwright)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    # Playwright keeps an event loop running in this thread, and Django refuses to use the database beside one.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def shots(request, tmp_path):
+    """Where screenshots go: TASKKIT_TEST_SCREENSHOTS, to look at them, or a temporary folder."""
+    folder = Path(os.environ.get("TASKKIT_TEST_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda page, name: page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+@pytest.fixture
+def cured():
+    return []
+
+
+@pytest.fixture
+def letters(station, cured):
+    """Three dead letters; their tasks succeed once something is in ``cured``."""
+
+    @station.app.task(name="shop.tasks.send_receipt")
+    def send_receipt(order_id, customer=None, api_token=None):
+        if not cured:
+            raise ValueError(f"order {order_id} has no <b>e-mail</b> address " + "x" * 300)
+
+    for number in range(3):
+        send_receipt.delay(number, {"name": "Đỗ Văn", "card_number": "4111"}, api_token="hunter2")
+    station.run_all()
+    return DeadLetter.objects.order_by("pk")
+
+
+@pytest.fixture(params=[True, False], ids=["with JavaScript", "without JavaScript"])
+def page(request, chromium, live_server, letters):
+    get_user_model().objects.create_superuser("ann", password="secret")
+    context = chromium.new_context(
+        base_url=live_server.url, java_script_enabled=request.param, viewport={"width": 1280, "height": 900}
+    )
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    page.goto(f"/admin/login/?next={LIST}")
+    page.fill("#id_username", "ann")
+    page.fill("#id_password", "secret")
+    page.click("[type=submit]")
+    page.wait_for_selector("#result_list")
+    page.uses_javascript = request.param
+    yield page
+    context.close()
+
+
+def statuses():
+    return [letter.status for letter in DeadLetter.objects.order_by("pk")]
+
+
+def test_an_operator_reads_a_dead_letter_and_puts_it_back(page, shots, station, letters, cured):
+    shots(page, f"list-{page.uses_javascript}")
+    page.click("#result_list tbody tr:last-child th a")
+
+    text = page.inner_text("#content")
+    assert "order 0 has no <b>e-mail</b> address" in text
+    assert "Traceback (most recent call last):" in text
+    assert "Đỗ Văn" in text
+    assert "4111" not in page.content()
+    assert "hunter2" not in page.content()
+    shots(page, f"detail-{page.uses_javascript}")
+
+    cured.append(True)
+    page.click("text=Requeue")
+    assert "Requeue 1 dead letter?" in page.inner_text("#content")
+    shots(page, f"confirm-{page.uses_javascript}")
+    page.click("input[type=submit][value=Requeue]")
+
+    assert "1 dead letter was requeued." in page.inner_text(".messagelist")
+    station.run_all()
+    page.reload()
+    assert "recovered" in page.inner_text("#content")
+    shots(page, f"recovered-{page.uses_javascript}")
+    assert statuses() == ["recovered", "dead", "dead"]
+
+
+def test_an_operator_discards_a_selection_by_keyboard(page, shots):
+    page.focus("#result_list tbody tr:first-child input[type=checkbox]")
+    page.keyboard.press("Space")
+    page.select_option("select[name=action]", "discard_selected")
+    page.focus("button[name=index]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Discard 1 dead letter?")
+    shots(page, f"discard-{page.uses_javascript}")
+    page.fill("#id_note", "the customer was called")
+    page.focus("input[type=submit][value=Discard]")
+    page.keyboard.press("Enter")
+
+    page.wait_for_selector("text=1 dead letter was discarded.")
+    assert statuses().count("discarded") == 1
+
+
+def test_the_pages_are_wide_enough_for_what_they_show(page):
+    page.click("#result_list tbody tr:last-child th a")
+
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
