@@ -148,9 +148,7 @@ def test_a_retry_backoff_with_a_fraction_is_silently_made_one_second(app, delays
 
 
 def test_a_retry_backoff_max_below_one_second_takes_every_delay_away(app, delays_of):
-    delays = delays_of(
-        failing_task(app, retry_backoff=1, retry_backoff_max=0.9, retry_jitter=False, max_retries=3)
-    )
+    delays = delays_of(failing_task(app, retry_backoff=1, retry_backoff_max=0.9, retry_jitter=False, max_retries=3))
 
     assert delays == [0, 0, 0]
 
@@ -177,9 +175,7 @@ def test_a_call_of_retry_ignores_retry_backoff(app, delays_of):
 
 def test_a_countdown_in_retry_kwargs_is_ignored_where_there_is_a_backoff(app, delays_of):
     delays = delays_of(
-        failing_task(
-            app, retry_backoff=1, retry_jitter=False, retry_kwargs={"countdown": 99, "max_retries": 2}
-        )
+        failing_task(app, retry_backoff=1, retry_jitter=False, retry_kwargs={"countdown": 99, "max_retries": 2})
     )
 
     assert delays == [1, 2]

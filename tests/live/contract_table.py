@@ -67,9 +67,7 @@ CASES = (
     Case(
         "retries_exhausted",
         "`autoretry_for` has used up its one retry",
-        in_all(
-            on_failure=("child",), task_failure=("child",), other_signals=("task_retry",), state="FAILURE"
-        ),
+        in_all(on_failure=("child",), task_failure=("child",), other_signals=("task_retry",), state="FAILURE"),
         RAISED,
     ),
     Case("unserialisable_result", "the return value cannot be serialised", FAILED_IN_CHILD, RAISED),

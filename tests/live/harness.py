@@ -386,9 +386,7 @@ class FilesystemBroker(Broker):
 @contextlib.contextmanager
 def open_broker(name: str) -> Iterator[Broker]:
     """A `Broker` by name, cleaned up at the end; for fixtures of another scope than `broker`'s."""
-    kinds = {
-        kind.name: kind for kind in (RedisBroker, RabbitMQBroker, RabbitMQQuorumBroker, FilesystemBroker)
-    }
+    kinds = {kind.name: kind for kind in (RedisBroker, RabbitMQBroker, RabbitMQQuorumBroker, FilesystemBroker)}
     broker = kinds[name]()
     try:
         yield broker

@@ -63,7 +63,7 @@ def test_cleanup_deletes_the_messages(broker):
 
 def test_a_condition_that_never_holds_fails_with_the_last_value():
     with pytest.raises(AssertionError, match="three is four: not within 0.1 s; last value: False"):
-        harness.wait_until(lambda: 3 == 4, timeout=0.1, message="three is four")  # noqa: PLR0133
+        harness.wait_until(lambda: 3 == 4, timeout=0.1, message="three is four")
 
 
 def test_a_missing_service_skips_on_a_laptop_and_fails_in_ci(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_a_task_retries_dies_is_requeued_and_recovers(broker, start, producer, p
         assert "not cured" in row.traceback
     attempts = runs(folders["retrying"])
     assert [attempt["delay"] for attempt in attempts] == [0, 1, 2]
-    for before, after in zip(attempts, attempts[1:], strict=False):
+    for before, after in itertools.pairwise(attempts):
         # Brokers and workers may be late, never early; a second's fraction is lost where times are whole seconds.
         assert after["at"] - before["at"] > after["delay"] - 1
 
@@ -119,7 +120,11 @@ def test_a_retry_that_can_not_be_published_does_not_take_the_task_with_it(broker
     try:
         broker.settings.update(
             broker_url=server.url(),
-            broker_transport_options={"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+            broker_transport_options={
+                "visibility_timeout": 5,
+                "unacked_restore_interval": 1,
+                "unacked_restore_throttle": 1,
+            },
         )
         worker = start(pool=pool)
         # Without a result of its own: it would wait for the broker that goes away.
