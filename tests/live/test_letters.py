@@ -96,6 +96,18 @@ def test_a_task_retries_dies_is_requeued_and_recovers(broker, start, producer, p
     harness.wait_until(lambda: broker.message_count() == 0, 10, "the queue is empty")
 
 
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_the_letter_is_written_also_when_the_result_backend_is_down(broker, start, pool, tmp_path):
+    """Celery calls no failure hook and no failure signal then."""
+    start(pool=pool, settings={"result_backend": f"redis://127.0.0.1:{harness.free_port()}/0"})
+
+    sent = broker.app(result_backend="disabled://").send_task("letters.plain", (str(tmp_path),))
+
+    row = harness.wait_until(lambda: letter(sent.id, "dead"), 60, "dead")
+    assert (row.exception_class, row.exception_message) == ("LookupError", "not cured")
+
+
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_requeue_that_dies_again_is_the_same_letter(broker, start, producer, tmp_path):
     start(pool="prefork")
