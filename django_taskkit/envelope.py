@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app.task import Context
+from django.utils.translation import gettext as _
 from kombu import Message
 from kombu.serialization import dumps, loads
 
@@ -176,11 +177,11 @@ class Envelope:
             UndecodableError: decoding could run code (pickle), or the body is not what its content type says.
         """
         if self.content_type not in SAFE_CONTENT:
-            raise UndecodableError(f"content of type {self.content_type or 'unknown'!r} is not decoded for display")
+            raise UndecodableError(_("content of type %r is not decoded for display") % self.content_type)
         try:
             args, kwargs, embed = loads(self.body, self.content_type, self.content_encoding, accept=SAFE_CONTENT)
         except Exception as exc:
-            raise UndecodableError(f"the body is not a task message: {type(exc).__name__}") from exc
+            raise UndecodableError(_("the body is not a task message: %s") % type(exc).__name__) from exc
         return args, kwargs, embed
 
 

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from celery import Celery
+from django.utils.translation import gettext as _
 from kombu import Queue
 
 from django_taskkit.dlq.text import storable
@@ -71,13 +72,14 @@ class Publisher:
                 **envelope.properties,
             )
         except (OSError, *connection.connection_errors) as exc:
-            raise BrokerUnreachableError(f"the broker can't be reached: {storable(str(exc))}") from exc
+            raise BrokerUnreachableError(_("the broker can't be reached: %s") % storable(str(exc))) from exc
         except Exception as exc:
             if isinstance(exc.__cause__, OSError) or not connection.connected:
-                raise BrokerUnreachableError(f"the broker can't be reached: {storable(str(exc))}") from exc
-            raise PublishError(f"the broker refused the message: {type(exc).__name__}: {storable(str(exc))}") from exc
+                raise BrokerUnreachableError(_("the broker can't be reached: %s") % storable(str(exc))) from exc
+            cause = f"{type(exc).__name__}: {storable(str(exc))}"
+            raise PublishError(_("the broker refused the message: %s") % cause) from exc
         if self._returned:
-            raise NoQueueError(f"the broker has no queue for the routing key {routing_key!r}")
+            raise NoQueueError(_("the broker has no queue for the routing key %r") % routing_key)
 
     def _queue(self, name: str, *, required: bool) -> Queue | None:
         queues = self.app.amqp.queues
@@ -86,7 +88,7 @@ class Publisher:
         if not required:
             return None
         if not self.app.conf.task_create_missing_queues:
-            raise NoQueueError(f"there is no queue {name!r} in task_queues; add it or choose another")
+            raise NoQueueError(_("there is no queue %r in task_queues; add it or choose another") % name)
         return queues[name]
 
     def _is_amqp(self) -> bool:
