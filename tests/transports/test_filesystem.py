@@ -372,8 +372,12 @@ def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_parents_messa
         process.kill()
         process.wait()
         os.kill(child, 0)  # it lives
-        channel._sweep()
 
+        def given_back():
+            channel._sweep()
+            return channel._size("tasks")
+
+        wait_for(given_back)  # the child gives its copy up as soon as it first runs
         assert drain(channel) == [1]
     finally:
         os.kill(child, signal.SIGKILL)
