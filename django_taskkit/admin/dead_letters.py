@@ -49,7 +49,7 @@ class HistoryInline(TabularInline):
 class DeadLetterAdmin(ModelAdmin):
     """Read-only, except for what its actions do."""
 
-    list_display = ("task", "status", "reason", "exception", "age", "attempts", "requeue_count", "queue")
+    list_display = ("task", "status", "reason", "exception", "age", "attempts")
     list_display_links = ("task",)
     list_filter = ("status", "task_name", "exception_class", "queue", "release", "reason")
     search_fields = ("task_id", "task_name", "exception_class", "exception_message")
