@@ -22,7 +22,9 @@ class Baked:
 
     @property
     def files(self):
-        return [path for path in sorted(self.path.rglob("*")) if path.is_file()]
+        """What the template made; not what the project has written since."""
+        found = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
+        return [path for path in found if path.relative_to(self.path).parts[0] != "var"]
 
     def environment(self, **more):
         """The environment for the project: no settings of the tests, and the package that is tested."""

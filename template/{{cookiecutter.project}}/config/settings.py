@@ -1,0 +1,193 @@
+"""Settings of {{ cookiecutter.project_name }}.
+
+What differs between machines comes from .env; .env.example explains it.
+"""
+
+from pathlib import Path
+
+from celery.schedules import crontab
+from django.core.exceptions import ImproperlyConfigured
+from kombu import Queue
+
+from config.environment import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment(BASE_DIR / ".env")
+
+PROJECT_NAME = "{{ cookiecutter.project_name }}"
+
+# Everything that the project writes. A local disk: neither SQLite nor the broker may be on a network share.
+VAR_DIR = Path(env.text("VAR_DIR", str(BASE_DIR / "var"))).resolve()
+MAIL_DIR = VAR_DIR / "mail"
+MAIL_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+# --- Django -----------------------------------------------------------------------------------------------
+
+SECRET_KEY = env.text("SECRET_KEY")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("SECRET_KEY is empty: copy .env.example to .env and fill it in.")
+
+DEBUG = env.yes("DEBUG")
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_taskkit",
+    "orders",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+WSGI_APPLICATION = "config.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": VAR_DIR / "db.sqlite3",
+        "OPTIONS": {
+            # Web and workers write at the same time. WAL lets readers go on meanwhile; a writer waits up to
+            # 20 seconds for its turn; IMMEDIATE makes it wait at the start of its transaction. Without it, a
+            # transaction that reads first and writes later fails at once with "database is locked".
+            "init_command": "PRAGMA journal_mode=WAL",
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+        },
+        # A file, as the worker in the tests has a connection of its own, which needs to see the same rows.
+        "TEST": {"NAME": VAR_DIR / "test.sqlite3"},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "{{ cookiecutter.timezone }}"
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = VAR_DIR / "static"
+
+# Mails become files in var/mail. For real ones: the smtp backend, and EMAIL_HOST.
+EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+EMAIL_FILE_PATH = MAIL_DIR
+DEFAULT_FROM_EMAIL = "shop@localhost"
+DIGEST_TO = env.text("DIGEST_TO", "owner@localhost")
+
+if not DEBUG:
+    SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]  # probes ask from inside, without HTTPS
+    SECURE_HSTS_SECONDS = 3600  # raise it once HTTPS has worked for a while; browsers remember it
+    # Whether all subdomains have HTTPS too is for the owner of the domain to say.
+    SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+    if env.yes("BEHIND_PROXY"):
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}
+
+# --- Celery: for each setting why it is here, and what breaks without it ----------------------------------
+
+# The embedded broker: files in a folder, no server. Each message is synced to the disk before `delay` returns
+# and deleted only when its task is done. Celery's own filesystem transport, which is what you get without the
+# second setting, deletes a message when it is received: a killed worker loses it.
+CELERY_BROKER_URL = "filesystem://"
+CELERY_BROKER_TRANSPORT = "django_taskkit.transports.filesystem:Transport"
+# 0.1: seconds between two looks for a message; a task starts that late at most. With the default of 1 second
+# everything feels slow. (This broker knows no visibility timeout: a message is free again when its worker's
+# process has ended, however long its task takes. On Redis, set one that is longer than TASK_TIME_LIMIT.)
+CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(VAR_DIR / "broker"), "polling_interval": 0.1}
+# A worker that starts before its broker waits for it. Without: it exits, and a warning on Celery 5.
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+
+# One declared queue, and no others. Without: a misspelt queue name makes a queue that nobody reads.
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_QUEUES = [Queue("default")]
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+
+# JSON only, in and out. Without: a pickled message runs code of whoever can write to the broker.
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+# Nobody reads return values here: what a task achieves is in the database. Without: warnings, and a result
+# backend that fills up.
+CELERY_TASK_IGNORE_RESULT = True
+
+# A message is acknowledged when its task is done. Without: it is gone when the task starts, and the task with
+# it if the worker dies. The price: a task may run twice, so each one here looks first whether it is done.
+CELERY_TASK_ACKS_LATE = True
+# A pool process that is killed (out of memory) gives its message back. Without: it counts as done.
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+# A process takes one message ahead, no more. Without: four, which wait behind a slow task while others idle.
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+
+# Processes, not threads: only there can a task that hangs be ended, and a crash takes one task and not all.
+# SQLite does not mind: each process has its own connection, and writers wait in line either way.
+CELERY_WORKER_POOL = "prefork"
+# Without: one process per CPU, whatever the memory.
+CELERY_WORKER_CONCURRENCY = env.number("WORKER_CONCURRENCY", 2)
+# A process is replaced after 1000 tasks. Without: what leaks, leaks for ever.
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
+
+# Seconds until a task gets SoftTimeLimitExceeded, and until it is killed. Without: one task that hangs keeps
+# its process, and a warm stop of the worker, waiting for ever. run.py waits longer than the hard limit.
+CELERY_TASK_SOFT_TIME_LIMIT = 45
+CELERY_TASK_TIME_LIMIT = 60
+# On a cold stop (QUIT), running tasks get 10 seconds before their messages go back. Without: none.
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10
+# The same for tasks that wait for their retry. Without: an idle worker drops out at once.
+CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = True
+
+# Django's LOGGING above is what counts. Without: Celery replaces the handlers of the root logger.
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+CELERY_TIMEZONE = TIME_ZONE  # of the schedule below; without: UTC
+CELERY_IMPORTS = ["config.health"]  # tasks outside of an app's tasks.py; without: an unknown task
+
+# Beat is one process with its state in one file. Two of them send everything twice.
+CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "beat-schedule")
+HEARTBEAT_INTERVAL = 10
+CELERY_BEAT_SCHEDULE = {
+    "heartbeat": {"task": "config.heartbeat", "schedule": HEARTBEAT_INTERVAL},
+    "daily digest": {"task": "orders.tasks.daily_digest", "schedule": crontab(hour=7, minute=0)},
+}
+
+# --- django-taskkit ---------------------------------------------------------------------------------------
+
+# The release is kept with every dead letter: it tells failures of the old version from those of the new one.
+TASKKIT = {"RELEASE": env.text("RELEASE", "dev")}

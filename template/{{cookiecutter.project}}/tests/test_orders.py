@@ -1,0 +1,76 @@
+import pytest
+from django.core import mail
+
+from orders import carrier
+from orders.models import Shipment
+from orders.tasks import NoEmailAddressError, daily_digest, send_receipt
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_receipt_names_what_was_bought(order_from):
+    order = order_from()
+
+    send_receipt(order.pk)
+
+    assert mail.outbox[0].to == ["ines@example.org"]
+    assert "a teapot for 34.90" in mail.outbox[0].body
+
+
+def test_a_receipt_that_was_sent_is_not_sent_again(order_from):
+    order = order_from()
+
+    send_receipt(order.pk)
+    send_receipt(order.pk)
+
+    assert len(mail.outbox) == 1
+
+
+def test_without_an_address_the_error_names_the_remedy(order_from):
+    order = order_from(email="")
+
+    with pytest.raises(NoEmailAddressError, match="fill it in in the admin"):
+        send_receipt(order.pk)
+
+
+def test_a_missing_address_is_not_waited_for():
+    assert not send_receipt.retry_policy.retries(NoEmailAddressError())
+    assert send_receipt.retry_policy.retries(ConnectionRefusedError())
+
+
+def test_the_carrier_is_busy_twice_and_then_keeps_its_number():
+    for _ in range(2):
+        with pytest.raises(carrier.CarrierBusyError):
+            carrier.book("ORDER-1", "1100")
+
+    assert carrier.book("ORDER-1", "1100") == carrier.book("ORDER-1", "1100") == "TRK-ORDER-1"
+
+
+def test_the_digest_counts_what_waits(order_from):
+    order_from()
+
+    daily_digest()
+
+    assert "without a receipt: 1" in mail.outbox[0].body
+    assert "Dead letters that wait for you: 0" in mail.outbox[0].body
+
+
+def test_an_order_placed_in_the_admin_sends_its_tasks(
+    admin_client, order_from, django_capture_on_commit_callbacks
+):
+    customer = order_from().customer
+
+    with django_capture_on_commit_callbacks() as sent:
+        form = {"customer": customer.pk, "item": "two cups", "amount": "18.00"}
+        response = admin_client.post("/admin/orders/order/add/", form)
+
+    assert response.status_code == 302
+    assert len(sent) == 2
+
+
+def test_a_parcel_is_booked_when_the_carrier_has_time_again(worker, order_from, until):
+    order = order_from()
+
+    shipment = until(Shipment.objects.filter(order=order).first)
+
+    assert shipment.attempts == 3

@@ -1,0 +1,48 @@
+import os
+import stat
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+
+from config import health
+
+
+@pytest.mark.django_db
+def test_healthz_answers_and_tells_of_the_tasks(client):
+    health.HEARTBEAT.unlink(missing_ok=True)
+    assert client.get("/healthz").json() == {"web": "ok", "database": "ok", "tasks": "no heartbeat yet"}
+
+    health.heartbeat()
+    assert client.get("/healthz").json()["tasks"] == "ok"
+
+    os.utime(health.HEARTBEAT, (0, 0))
+    assert client.get("/healthz").json()["tasks"].startswith("no heartbeat for ")
+
+
+@pytest.mark.django_db
+def test_the_migrations_are_complete():
+    call_command("makemigrations", check=True, dry_run=True)
+
+
+def test_every_task_of_the_schedule_exists():
+    from config.celery import app
+
+    app.loader.import_default_modules()
+
+    assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
+
+
+def test_a_warm_stop_outlasts_the_longest_task():
+    import run
+
+    assert settings.CELERY_TASK_SOFT_TIME_LIMIT < settings.CELERY_TASK_TIME_LIMIT < run.GRACE
+    assert settings.CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT < run.COLD_GRACE
+
+
+def test_the_secrets_are_private():
+    file = settings.BASE_DIR / ".env"
+    if not file.exists():
+        pytest.skip("no .env here: the environment has it all")
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
