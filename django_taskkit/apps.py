@@ -15,7 +15,7 @@ class TaskkitConfig(AppConfig):
     def ready(self) -> None:
         """Put the recorder in front of Celery's failure handling, and register the checks."""
         from django_taskkit import checks  # noqa: F401
-        from django_taskkit.worker import capture, startup
+        from django_taskkit.worker import hooks, startup
 
-        capture.install()
+        hooks.install()
         startup.install()

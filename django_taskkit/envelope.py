@@ -6,7 +6,6 @@ it to a person. What a person reads is derived from the envelope; the envelope i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,6 +16,8 @@ from celery.app.task import Context
 from django.utils.translation import gettext as _
 from kombu import Message
 from kombu.serialization import dumps, loads
+
+from django_taskkit.origin import origin_of
 
 GENERATION_HEADER = "taskkit_generation"
 """How often the message had been requeued when it was sent; absent from a message that never was."""
@@ -43,8 +44,10 @@ _TRANSPORT_PROPERTIES = frozenset(
         "x-death",
     }
 )
-_TRANSIT_HEADERS = frozenset(
+TRANSIT_HEADERS = frozenset(
     {
+        "BCC",
+        "CC",
         RAW_MESSAGE,
         "compression",
         "redelivered",
@@ -58,14 +61,13 @@ _TRANSIT_HEADERS = frozenset(
         "x-last-death-reason",
     }
 )
+"""What a message picks up on its way, and copies (CC, BCC) that a broker made of it when it was first sent."""
+
 _CONTEXT_HEADERS = (
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit",
     "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting",
     "stamped_headers", "stamps",
 )  # fmt: skip
-# kombu's delayed delivery prefixes the routing key with 28 bits of the delay (kombu.transport.native_delayed_delivery).
-_DELAY_EXCHANGE = "celery_delayed"
-_DELAY_PREFIX = re.compile(r"^(?:[01]\.){28}")
 
 
 class UndecodableError(ValueError):
@@ -84,7 +86,7 @@ class Envelope:
     exchange: str = ""
     routing_key: str = ""
     queue: str = ""
-    """The queue that delivered the message, as far as the app knows it."""
+    """The queue that delivered the message; empty where it can't be told which of several it was."""
 
     @property
     def task_id(self) -> str:
@@ -108,7 +110,7 @@ class Envelope:
         delivery = message.delivery_info or {}
         return cls.of(
             app,
-            (message.body, message.content_type, message.content_encoding, message.headers),
+            (message.body, message.content_type, message.content_encoding, message.headers, None),
             message.properties,
             delivery,
         )
@@ -125,25 +127,25 @@ class Envelope:
             embed = {name: getattr(context, name) for name in ("callbacks", "errbacks", "chain", "chord")}
             content_type, content_encoding, body = dumps((context.args, context.kwargs, embed), serializer)
             known = {name: getattr(context, name) for name in _CONTEXT_HEADERS if hasattr(context, name)}
-            raw = (body, content_type, content_encoding, {**(context.headers or {}), **known})
+            raw = (body, content_type, content_encoding, {**(context.headers or {}), **known}, None)
         return cls.of(app, raw, context.properties, context.delivery_info)
 
     @classmethod
     def of(
         cls,
         app: Celery,
-        raw: tuple[Any, str | None, str | None, Mapping[str, Any] | None],
+        raw: tuple[Any, str | None, str | None, Mapping[str, Any] | None, str | None],
         properties: Mapping[str, Any] | None,
         delivery: Mapping[str, Any] | None,
     ) -> Envelope:
-        """Build an envelope from a body, its content type and encoding, and headers, and how it was delivered."""
-        body, content_type, content_encoding, headers = raw
-        exchange, routing_key, queue = _origin(app, delivery or {})
+        """Build an envelope from a body, its content type and encoding, headers and queue, and how it was delivered."""
+        body, content_type, content_encoding, headers, queue_name = raw
+        exchange, routing_key, queue = origin_of(app, {**(delivery or {}), "queue": queue_name})
         return cls(
             body=_as_bytes(body, content_encoding),
             content_type=content_type or "",
             content_encoding=content_encoding or "",
-            headers={key: value for key, value in (headers or {}).items() if key not in _TRANSIT_HEADERS},
+            headers={key: value for key, value in (headers or {}).items() if key not in TRANSIT_HEADERS},
             properties={
                 key: value
                 for key, value in (properties or {}).items()
@@ -183,21 +185,6 @@ class Envelope:
         except Exception as exc:
             raise UndecodableError(_("the body is not a task message: %s") % type(exc).__name__) from exc
         return args, kwargs, embed
-
-
-def _origin(app: Celery, delivery: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return exchange, routing key and queue name of a delivery, with delayed delivery's detour taken out."""
-    exchange = str(delivery.get("exchange") or "")
-    routing_key = str(delivery.get("routing_key") or "")
-    delayed = exchange.startswith(_DELAY_EXCHANGE)
-    if delayed:
-        routing_key = _DELAY_PREFIX.sub("", routing_key)
-    for name, queue in app.amqp.queues.items():
-        known = queue.exchange.name if queue.exchange else ""
-        if queue.routing_key == routing_key and (delayed or known == exchange):
-            return known, routing_key, name
-    # Unknown to this app: the default exchange takes a queue's name as routing key on every broker.
-    return ("" if delayed else exchange), routing_key, routing_key
 
 
 def _as_bytes(body: Any, encoding: str | None) -> bytes:

@@ -53,15 +53,18 @@ class Station:
     def run_next(self):
         """Run the next message of the queue; None if there is none."""
         message = self.take()
-        if message is None:
-            return None
+        return None if message is None else self.run(message)
+
+    def run(self, message, headers=None, **options):
         request = Request(
             message,
             app=self.app,
-            task=self.app.tasks[message.headers["task"]],
+            task=self.app.tasks[(headers or message.headers)["task"]],
+            headers=headers,
             on_ack=message.ack_log_error,
             on_reject=message.reject_log_error,
             connection_errors=(OSError,),
+            **options,
         )
         signals.task_received.send(sender=None, request=request)
         task_reserved(request)

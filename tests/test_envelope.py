@@ -4,7 +4,6 @@ import pickle
 from datetime import datetime, timezone
 
 import pytest
-from kombu import Exchange, Queue
 from kombu.message import Message
 
 from django_taskkit.envelope import Envelope, UndecodableError
@@ -74,28 +73,6 @@ def test_a_body_that_is_not_utf8_stays_as_it_is(station):
 def test_a_body_that_came_as_text_becomes_the_bytes_it_was(station):
     assert delivered(station, body="é", content_encoding="latin-1").body == b"\xe9"
     assert delivered(station, body="\ud800", content_encoding="nonsense").body == b"\xed\xa0\x80"
-
-
-def test_the_queue_is_found_by_exchange_and_routing_key(station):
-    station.app.conf.task_queues = [Queue("mails", Exchange("shop", type="topic"), routing_key="mail.out")]
-
-    kept = delivered(station, exchange="shop", routing_key="mail.out")
-
-    assert kept.queue == "mails"
-
-
-def test_the_detour_of_a_delayed_message_is_taken_out(station):
-    station.app.conf.task_queues = [Queue("mails", Exchange("shop", type="topic"), routing_key="mail.out")]
-
-    kept = delivered(station, exchange="celery_delayed_0", routing_key="0." * 27 + "1.mail.out")
-
-    assert (kept.exchange, kept.routing_key, kept.queue) == ("shop", "mail.out", "mails")
-
-
-def test_the_detour_of_a_message_to_an_unknown_queue_ends_at_that_queue(station):
-    kept = delivered(station, exchange="celery_delayed_27", routing_key="0." * 28 + "unknown")
-
-    assert (kept.exchange, kept.routing_key, kept.queue) == ("", "unknown", "unknown")
 
 
 def test_sent_again_it_has_the_same_body_and_fresh_retries():

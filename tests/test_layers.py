@@ -17,6 +17,7 @@ LAYERS = (
     ("dlq", "outbox", "worker", "transports", "base_tasks", "results", "routing"),
     ("models", "dlq.models", "outbox.model", "migrations"),
     ("envelope",),
+    ("origin",),
     ("conf", "signals"),
     ("backoff", "exceptions"),
 )

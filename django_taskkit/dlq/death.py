@@ -26,6 +26,7 @@ class Death:
     """A message that will not run again by itself, and why."""
 
     envelope: Envelope
+    task_name: str
     reason: Reason
     died_at: datetime
     exception_class: str = ""
@@ -35,18 +36,22 @@ class Death:
     worker: str = ""
 
     @classmethod
-    def by_exception(cls, envelope: Envelope, exc: BaseException, *, reason: Reason, worker: str = "") -> Death:
+    def by_exception(
+        cls, envelope: Envelope, exc: BaseException, *, reason: Reason, task_name: str = "", worker: str = ""
+    ) -> Death:
         """Describe the death of ``envelope`` by ``exc``; nothing that is odd about ``exc`` makes this raise."""
         settings = conf.current()
         exception_class = class_of(exc)
         return cls(
             envelope=envelope,
+            # A message of Celery's first protocol has its name in the body.
+            task_name=envelope.task_name or task_name,
             reason=reason,
             died_at=timezone.now(),
             exception_class=exception_class,
             exception_message=message_of(exc, settings.message_max_length),
             traceback=traceback_of(exc, settings.traceback_max_length),
-            fingerprint=fingerprint(envelope.task_name, exception_class, exc.__traceback__),
+            fingerprint=fingerprint(envelope.task_name or task_name, exception_class, exc.__traceback__),
             worker=worker,
         )
 
@@ -54,7 +59,7 @@ class Death:
         """Return the values of a :class:`DeadLetter` row, all of a kind that every database takes."""
         envelope, headers = self.envelope, self.envelope.headers
         return {
-            "task_name": bounded(envelope.task_name),
+            "task_name": bounded(self.task_name),
             "reason": self.reason.value,
             "queue": bounded(envelope.queue),
             "exception_class": self.exception_class,

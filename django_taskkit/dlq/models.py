@@ -13,8 +13,9 @@ from django_taskkit.envelope import Envelope
 
 if TYPE_CHECKING:
     TextField = models.TextField[Any, Any]
+    CharField = models.CharField[Any, Any]
 else:
-    TextField = models.TextField
+    TextField, CharField = models.TextField, models.CharField
 
 
 class MessageField(TextField):
@@ -52,6 +53,16 @@ def _plain(value: Any) -> Any:
             return f"<{type(value).__name__} without a repr>"
 
 
+class TaskIdField(CharField):
+    """A text that is compared byte by byte: MariaDB and MySQL would take "ab" and "AB " for the same id."""
+
+    def db_parameters(self, connection: Any) -> Any:
+        parameters = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            parameters["collation"] = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
+        return parameters
+
+
 class Status(models.TextChoices):
     DEAD = "dead", _("dead")
     HELD = "held", _("held")
@@ -83,7 +94,7 @@ class Reason(models.TextChoices):
 class DeadLetter(models.Model):
     """A message that will not run again unless someone acts."""
 
-    task_id = models.CharField(_("task id"), max_length=255, unique=True)
+    task_id = TaskIdField(_("task id"), max_length=255, unique=True)
     task_name = models.CharField(_("task"), max_length=255, db_index=True)
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.DEAD)
     reason = models.CharField(_("reason"), max_length=32, choices=Reason.choices, db_index=True)

@@ -28,7 +28,8 @@ from django.db import (
     router,
     transaction,
 )
-from django.db.models import Q
+from django.db.models import F, Q
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from django_taskkit import signals
@@ -61,7 +62,7 @@ def record(death: Death) -> bool:
         return True
     logger.critical(
         "task %s[%s] died (%s) and its dead letter could not be written: %s: %s",
-        death.envelope.task_name,
+        death.task_name,
         task_id,
         death.reason,
         type(failure).__name__,
@@ -80,10 +81,12 @@ def _write(death: Death) -> DeadLetter | None:
             with transaction.atomic(using=using):
                 row = DeadLetter.objects.using(using).create(task_id=task_id, requeue_count=generation, **columns)
         except IntegrityError:
-            rows = DeadLetter.objects.using(using).filter(_waits_for(generation), task_id=task_id)
-            if not rows.update(status=Status.DEAD, requeue_count=generation, **columns):
+            rows = DeadLetter.objects.using(using).filter(task_id=task_id)
+            count = Greatest(F("requeue_count"), generation)
+            if not rows.filter(_is_news(generation)).update(status=Status.DEAD, requeue_count=count, **columns):
+                _compare(rows.get(), death)
                 return None
-            row = DeadLetter.objects.using(using).get(task_id=task_id)
+            row = rows.get()
         DeadLetterEvent.objects.using(using).create(
             dead_letter=row,
             kind=DeadLetterEvent.Kind.DIED,
@@ -94,22 +97,29 @@ def _write(death: Death) -> DeadLetter | None:
     return row
 
 
-def _waits_for(generation: int) -> Q:
-    """Select the row if a death in ``generation`` is news to it.
+def _is_news(generation: int) -> Q:
+    """Select the row if a death in ``generation`` changes it.
 
-    A requeued row waits for the generation that was sent last: an older one is a second delivery of a message
-    that was given up before. A recovered row is reopened only by another generation, which is a new message
-    under an old id; a discarded row by any death, for the same reason.
+    A requeued row takes any: where it is an old message that was delivered once more, the one that was requeued
+    still closes the row when it succeeds. A recovered row is opened by another generation only, which is a new message
+    under an old id; a discarded row by any, for the same reason. A dead row knows already.
     """
-    return (
-        Q(status=Status.REQUEUED, requeue_count__lte=generation)
-        | (Q(status=Status.RECOVERED) & ~Q(requeue_count=generation))
-        | Q(status=Status.DISCARDED)
-    )
+    recovered = Q(status=Status.RECOVERED) & ~Q(requeue_count=generation)
+    return Q(status=Status.REQUEUED) | recovered | Q(status=Status.DISCARDED)
 
 
-def recover(task_id: str, generation: int) -> bool:
-    """Mark the row of a requeued message that succeeded; True if there was one.
+def _compare(row: DeadLetter, death: Death) -> None:
+    if row.status == Status.DEAD and bytes(row.body) != death.envelope.body:
+        logger.error(
+            "task %s[%s] died, and so did another message under the same id, which its dead letter keeps; "
+            "task ids have to be unique",
+            death.task_name,
+            death.envelope.task_id,
+        )
+
+
+def recover(task_id: str, generation: int, note: str = "") -> bool:
+    """Mark the row of a requeued message that succeeded, or ended by ``Ignore``; True if there was one.
 
     The row may also be *dead*: a publish that seemed to fail and had reached the broker after all.
     """
@@ -125,7 +135,11 @@ def recover(task_id: str, generation: int) -> bool:
                 return False
             row = DeadLetter.objects.using(using).get(task_id=bounded(task_id))
             DeadLetterEvent.objects.using(using).create(
-                dead_letter=row, kind=DeadLetterEvent.Kind.RECOVERED, at=timezone.now(), generation=generation
+                dead_letter=row,
+                kind=DeadLetterEvent.Kind.RECOVERED,
+                at=timezone.now(),
+                generation=generation,
+                note=note,
             )
     except Exception as exc:  # the task has succeeded; that must not turn into a failure here
         _forget_connection(exc)

@@ -1,4 +1,4 @@
-"""A worker with settings that make no sense doesn't start, and says why in one sentence."""
+"""A worker doesn't start with settings or retry options that make no sense; one sentence for each says why."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from celery import signals
 
 from django_taskkit import conf
+from django_taskkit.base_tasks.options import problems
 from django_taskkit.exceptions import ConfigurationError
 
 
@@ -14,9 +15,11 @@ def install() -> None:
     signals.celeryd_init.connect(_refuse_bad_settings, dispatch_uid="django_taskkit.settings", weak=False)
 
 
-def _refuse_bad_settings(**kwargs: Any) -> None:
+def _refuse_bad_settings(*, instance: Any, **kwargs: Any) -> None:
+    # Celery swallows what a receiver raises, except SystemExit.
     try:
         conf.current()
     except ConfigurationError as exc:
-        # Celery swallows what a receiver raises, except this.
         raise SystemExit(str(exc)) from None
+    if wrong := [complaint for _name, complaint in problems(instance.app)]:
+        raise SystemExit("\n".join(wrong))

@@ -21,6 +21,7 @@ def death(task_id="x", generation=0, message="first", body=b"[]"):
         headers["taskkit_generation"] = generation
     return Death(
         envelope=Envelope(body=body, content_type="application/json", content_encoding="utf-8", headers=headers),
+        task_name="t",
         reason=Reason.EXCEPTION,
         died_at=datetime(2026, 11, 21, tzinfo=timezone.utc),
         exception_class="ValueError",
@@ -55,13 +56,16 @@ def test_a_requeued_task_that_dies_again_is_the_same_row():
     assert kinds() == ["died", "died"]
 
 
-def test_a_late_report_of_the_death_before_the_requeue_changes_nothing():
+def test_a_death_without_its_generation_is_not_lost_and_the_requeue_still_closes_the_row():
+    """It may be an old message that was delivered once more, or one whose header somebody dropped."""
     recorder.record(death())
     set_row(status="requeued", requeue_count=1)
 
     recorder.record(death(generation=0, message="late"))
 
-    assert DeadLetter.objects.get().status == "requeued"
+    letter = DeadLetter.objects.get()
+    assert (letter.status, letter.exception_message, letter.requeue_count) == ("dead", "late", 1)
+    assert recorder.recover("x", 1)
 
 
 def test_a_second_delivery_of_a_message_that_recovered_changes_nothing():
@@ -80,7 +84,24 @@ def test_a_new_message_under_the_id_of_a_closed_one_opens_the_row_again():
     recorder.record(death(message="new message", body=b"[1]"))
 
     letter = DeadLetter.objects.get()
-    assert (letter.status, bytes(letter.body), letter.requeue_count) == ("dead", b"[1]", 0)
+    assert (letter.status, bytes(letter.body), letter.requeue_count) == ("dead", b"[1]", 1)
+
+
+def test_another_message_under_the_id_of_a_dead_one_is_told_in_the_log(caplog):
+    recorder.record(death())
+
+    recorder.record(death(body=b"[1]"))
+
+    assert bytes(DeadLetter.objects.get().body) == b"[]"
+    assert "another message under the same id" in caplog.text
+
+
+def test_ids_that_differ_in_case_or_a_space_are_different_ids():
+    """They are one id in the default collation of MariaDB."""
+    for task_id in ("ab3", "aB3", "ab3 ", "àb3"):
+        recorder.record(death(task_id=task_id))
+
+    assert DeadLetter.objects.count() == 4
 
 
 def test_a_discarded_task_that_dies_again_is_dead_again():

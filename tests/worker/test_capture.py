@@ -4,8 +4,12 @@ import logging
 
 import pytest
 from celery.backends.redis import RedisBackend
+from celery.contrib.django.task import DjangoTask
+from celery.exceptions import Ignore
+from celery.worker.strategy import proto1_to_proto2
 
-from django_taskkit.base_tasks import DeadLetterTask
+from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask
+from django_taskkit.dlq import requeue
 from django_taskkit.models import DeadLetter, DeadLetterEvent
 from django_taskkit.signals import task_dead_lettered
 
@@ -199,6 +203,142 @@ def test_a_receiver_that_raises_harms_nobody(station, caplog):
 
     assert DeadLetter.objects.count() == 1
     assert result.state == "FAILURE"
+
+
+class TestTheResultBackendFails:
+    """Celery then reports as a failure what is none."""
+
+    @pytest.fixture
+    def down(self, station):
+        return RedisBackend(app=station.app, url="redis://127.0.0.1:1/0")
+
+    @pytest.fixture(autouse=True)
+    def _at_once(self, station):
+        station.app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+
+    @pytest.mark.parametrize("base", [DjangoTask, BaseTaskWithRetry])
+    def test_while_a_retry_is_noted_the_task_is_not_dead(self, station, down, base):
+        @station.app.task(base=base, bind=True)
+        def retrying(self):
+            if self.request.retries == 0:
+                raise self.retry(countdown=1)
+
+        retrying.delay()
+        retrying.backend = down
+        station.run_next()
+        retrying.backend = station.app.backend
+        station.run_all()
+
+        assert not DeadLetter.objects.exists()
+
+    def test_while_a_result_is_stored_the_letter_says_that_the_task_had_succeeded(self, station, down):
+        """A requeue would repeat what it did."""
+
+        @station.app.task
+        def fine(): ...
+
+        fine.delay()
+        fine.backend = down
+        station.run_next()
+
+        assert DeadLetter.objects.get().reason == "result_lost"
+
+
+def test_a_result_that_can_not_be_stored_is_no_failure_of_the_task(station):
+    @station.app.task
+    def odd():
+        return object()
+
+    odd.delay()
+    station.run_next()
+
+    assert DeadLetter.objects.get().reason == "result_lost"
+
+
+class TestARequeuedTaskThatGoesOnUnderItsId:
+    """Whatever it does, the row learns how it ended."""
+
+    @pytest.fixture
+    def requeued(self, station):
+        """Let a task die, put it back, and return it with what it does from now on."""
+        act = []
+
+        @station.app.task(bind=True, name="changing")
+        def changing(self):
+            if not act:
+                raise ValueError("first")
+            return act[-1](self)
+
+        changing.delay()
+        station.run_all()
+        requeue(DeadLetter.objects.get())
+        return act
+
+    def test_replaced_by_a_task_that_succeeds(self, station, requeued):
+        @station.app.task
+        def other(): ...
+
+        requeued.append(lambda task: task.replace(other.si()))
+        station.run_all()
+
+        assert DeadLetter.objects.get().status == "recovered"
+
+    def test_replaced_by_a_task_that_dies(self, station, requeued):
+        @station.app.task
+        def other():
+            raise KeyError("second")
+
+        requeued.append(lambda task: task.replace(other.si()))
+        station.run_all()
+
+        letter = DeadLetter.objects.get()
+        assert (letter.status, letter.exception_class, letter.requeue_count) == ("dead", "KeyError", 1)
+
+    def test_retried_with_headers_of_its_own(self, station, requeued):
+        def retry_once(task):
+            if task.request.retries == 0:
+                raise task.retry(countdown=1, headers={"own": 1})
+
+        requeued.append(retry_once)
+        station.run_all()
+
+        assert DeadLetter.objects.get().status == "recovered"
+
+    def test_retried_without_an_end_of_this_run(self, station, requeued):
+        """``throw=False``: this run succeeds, and the one after it dies."""
+
+        def retry_on_the_side(task):
+            if task.request.retries:
+                raise KeyError("second")
+            task.retry(countdown=1, throw=False)
+
+        requeued.append(retry_on_the_side)
+        station.run_all()
+
+        assert DeadLetter.objects.get().exception_class == "KeyError"
+
+    def test_ignored(self, station, requeued):
+        def ignore(task):
+            raise Ignore
+
+        requeued.append(ignore)
+        station.run_all()
+
+        letter = DeadLetter.objects.get()
+        assert letter.status == "recovered"
+        assert letter.events.get(kind="recovered").note == "Ignore"
+
+
+def test_a_message_of_celerys_first_protocol_has_its_name(station):
+    station.app.conf.task_protocol = 1
+    result = plain(station, ValueError("x")).delay(7)
+    message = station.take()
+    body, headers, decoded, utc = proto1_to_proto2(message, message.payload)
+    station.run(message, body=body, headers=headers, decoded=decoded, utc=utc)
+
+    letter = DeadLetter.objects.get()
+    assert (letter.task_name, letter.task_id) == ("plain", result.id)
+    assert bytes(letter.body) == message.body
 
 
 class TestWhatIsHardToStore:
