@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from celery import current_app
+from celery.app import app_or_default
 from django.conf import settings
 from django.core import checks
 
 from django_taskkit import conf
-from django_taskkit.exceptions import ConfigurationError
+from django_taskkit.base_tasks.options import problems
 
 
 @checks.register("django_taskkit")
@@ -24,13 +23,5 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
 
 @checks.register("django_taskkit")
 def check_tasks(**kwargs: Any) -> list[checks.CheckMessage]:
-    """taskkit.E002: retry options of a task make no sense."""
-    return list(_retry_options())
-
-
-def _retry_options() -> Iterator[checks.CheckMessage]:
-    for task in current_app.tasks.values():
-        try:
-            getattr(task, "retry_policy", None)
-        except ConfigurationError as exc:
-            yield checks.Error(str(exc), obj=task.name, id="taskkit.E002")
+    """taskkit.E002: retry options of a task make no sense. Tasks are checked whose modules have been imported."""
+    return [checks.Error(complaint, obj=name, id="taskkit.E002") for name, complaint in problems(app_or_default())]

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -70,15 +71,28 @@ def policy_of(task: Any, default_backoff: object) -> RetryPolicy:
 
 
 def is_call_error(run: Callable[..., Any], exc: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Say whether ``exc`` means that the task can't be called with these arguments, now or ever."""
+    """Say whether ``exc`` means that the task can't be called with these arguments, now or ever.
+
+    The arguments don't fit its signature, and the error came up before a line of it ran: a decorator may well add
+    arguments that the call lacks.
+    """
     if not isinstance(exc, TypeError):
         return False
     try:
         inspect.signature(run).bind(*args, **kwargs)
     except TypeError:
-        return True
+        return not _was_entered(run, exc.__traceback__)
     except ValueError:  # no signature to be had
         return False
+    return False
+
+
+def _was_entered(run: Callable[..., Any], tb: TracebackType | None) -> bool:
+    code = getattr(inspect.unwrap(run), "__code__", None)
+    while tb is not None:
+        if tb.tb_frame.f_code is code:
+            return True
+        tb = tb.tb_next
     return False
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import math
 import random
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, NoReturn
 
-from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 
@@ -19,12 +20,12 @@ from django_taskkit.backoff import DelayPolicy, Jitter, Uniform
 from django_taskkit.base_tasks.autoretry import leave_alone
 from django_taskkit.base_tasks.dead_letter import DeadLetterTask
 from django_taskkit.base_tasks.policy import RetryPolicy, is_call_error, policy_of
-from django_taskkit.envelope import PREVIOUS_DELAY_HEADER
-from django_taskkit.exceptions import RetryNotPublishedError
+from django_taskkit.envelope import PREVIOUS_DELAY_HEADER, TRANSIT_HEADERS
+from django_taskkit.exceptions import ConfigurationError, RetryNotPublishedError
 
 logger = logging.getLogger("django_taskkit")
 
-_DEFAULT_BACKOFF: Final = 1.0
+DEFAULT_BACKOFF: Final = 1.0
 
 
 class BaseTaskWithRetry(DeadLetterTask):
@@ -50,7 +51,7 @@ class BaseTaskWithRetry(DeadLetterTask):
     retry_kwargs: dict[str, Any] | None = None
     """Options of the retry's ``apply_async``; ``max_retries`` and ``countdown`` in it work as in Celery, and
     ``max_retries: None`` means no limit."""
-    retry_backoff: bool | float | timedelta | DelayPolicy = _DEFAULT_BACKOFF
+    retry_backoff: bool | float | timedelta | DelayPolicy = DEFAULT_BACKOFF
     """Seconds before the first retry, doubled for each further one; True is 1; False waits
     ``default_retry_delay`` each time; or a policy with a ``delay`` method."""
     retry_backoff_max: float | timedelta = 600
@@ -75,36 +76,38 @@ class BaseTaskWithRetry(DeadLetterTask):
 
         @functools.wraps(body)
         def run(*run_args: Any, **run_kwargs: Any) -> Any:
-            return task._run_with_retry(body, run_args, run_kwargs)
+            return task._run_with_retry(run_args, run_kwargs)
 
         task.__dict__.update(run=run, _orig_run=body)
         return task
 
-    @classmethod
-    def on_bound(cls, app: Celery) -> None:
-        """Check the options when the task is registered, after ``task_annotations`` have been applied."""
-        super().on_bound(app)
-        if cls.name:
-            policy_of(cls, _DEFAULT_BACKOFF)
+    @functools.cached_property
+    def _body(self) -> Callable[..., Any]:
+        """The task's own ``run``, found at the first call: ``task_annotations`` may have put another one around it."""
+        body: Callable[..., Any] = inspect.getattr_static(type(self), "run").__get__(self, type(self))
+        return body
 
-    @property
-    def retry_policy(self) -> RetryPolicy:
-        """The options in force, as one object."""
-        return policy_of(self, _DEFAULT_BACKOFF)
+    def _policy(self) -> RetryPolicy:
+        return policy_of(self, DEFAULT_BACKOFF)
 
-    def _run_with_retry(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run_with_retry(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return body(*args, **kwargs)
+            return self._body(*args, **kwargs)
         except (Ignore, Reject, Retry):
             raise
-        except Exception as exc:
+        except BaseException as exc:
             request: Any = self.request
             if request.called_directly:
                 raise
-            policy = self.retry_policy
+            try:
+                policy = self._policy()
+            except ConfigurationError:
+                # A worker refuses to start with such options; they were changed since. The task's own error counts.
+                logger.exception("task %s[%s] failed and can't be retried", self.name, request.id)
+                raise exc from None
             # Set for every failing run: whoever records the death need not guess.
             request.taskkit_exhausted = getattr(request, "taskkit_exhausted", False)
-            if request.taskkit_exhausted or not policy.retries(exc) or is_call_error(body, exc, args, kwargs):
+            if request.taskkit_exhausted or not policy.retries(exc) or is_call_error(self._body, exc, args, kwargs):
                 raise
             if policy.max_retries is not None and request.retries >= policy.max_retries:
                 request.taskkit_exhausted = True
@@ -115,7 +118,7 @@ class BaseTaskWithRetry(DeadLetterTask):
         self,
         args: Any = None,
         kwargs: Any = None,
-        exc: Exception | None = None,
+        exc: BaseException | None = None,
         throw: bool = True,
         eta: datetime | None = None,
         countdown: float | None = None,
@@ -131,9 +134,10 @@ class BaseTaskWithRetry(DeadLetterTask):
         here); if it has been acknowledged already, the task dies with reason *publish_failed*.
         """
         request: Any = self.request
+        retry: Any = super().retry
         if request.called_directly:
-            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
-        policy = self.retry_policy
+            return retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        policy = self._policy()
         limit = max_retries if max_retries is not None else policy.max_retries
         request.taskkit_exhausted = limit is not None and request.retries >= limit
         if eta is None and countdown is None:
@@ -141,7 +145,7 @@ class BaseTaskWithRetry(DeadLetterTask):
         elif eta is not None and self._is_due(eta):
             eta, countdown = None, 0
         try:
-            return super().retry(
+            return retry(
                 args,
                 kwargs,
                 exc,
@@ -157,8 +161,8 @@ class BaseTaskWithRetry(DeadLetterTask):
     def _next_delay(self, policy: RetryPolicy, options: dict[str, Any]) -> int:
         previous = getattr(self.request, PREVIOUS_DELAY_HEADER, None)
         delay = policy.delay(self.request.retries, previous=previous, uniform=self.uniform)
-        # RabbitMQ takes a message that carries its own x-death history for one that runs in circles, and drops it.
-        own = {name: value for name, value in (self.request.headers or {}).items() if not name.startswith("x-")}
+        # Without the broker's own, from which RabbitMQ may conclude that the message runs in circles.
+        own = {name: value for name, value in (self.request.headers or {}).items() if name not in TRANSIT_HEADERS}
         options["headers"] = {**own, **(options.get("headers") or {}), PREVIOUS_DELAY_HEADER: delay}
         return delay
 

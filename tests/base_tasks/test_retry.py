@@ -1,5 +1,7 @@
 """Tasks that retry by themselves; Celery's own traps are shown in test_celery_traps.py."""
 
+import functools
+import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -8,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from django_taskkit.backoff import Backoff, NoJitter
 from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask
-from django_taskkit.exceptions import ConfigurationError
+from django_taskkit.base_tasks.options import problems
 from django_taskkit.models import DeadLetter
 from django_taskkit.signals import task_retry_scheduled
 
@@ -482,11 +484,101 @@ class TestOptionsThatMakeNoSense:
             ),
         ],
     )
-    def test_they_are_refused_when_the_task_is_registered(self, station, options, complaint):
-        lazy = task(station, always(ValueError("no")), **options)
+    def test_they_are_found_with_the_task_the_value_and_the_remedy(self, station, options, complaint):
+        task(station, always(ValueError("no")), **options)
 
-        with pytest.raises(ConfigurationError, match=complaint):
-            lazy.delay()
+        [(name, sentence)] = problems(station.app)
+        assert name == "t.run"
+        assert re.search(complaint, sentence)
+
+    def test_they_do_not_keep_other_tasks_from_being_called(self, station):
+        task(station, always(ValueError("no")), max_retries=-1)
+
+        @station.app.task
+        def innocent():
+            return 1
+
+        innocent.delay()
+
+        assert not station.run_next().failed
+
+    def test_found_too_late_they_do_not_hide_the_error_of_the_task(self, station):
+        task(station, always(ValueError("the task's own")), max_retries=-1).delay()
+
+        station.run_next()
+
+        assert DeadLetter.objects.get().exception_message == "the task's own"
+
+
+class Tenfold(BaseException):
+    """Not an Exception, like gevent.Timeout."""
+
+
+def test_an_exception_that_is_no_ordinary_one_is_retried_where_it_is_named(station):
+    fail = task(station, always(Tenfold()), autoretry_for=(BaseException,), max_retries=1)
+
+    fail.delay()
+    station.run_next()
+
+    assert station.take().headers["retries"] == 1
+
+
+def test_headers_of_the_caller_survive_all_retries(station, retries):
+    fail = task(station, always(ValueError("no")), max_retries=2)
+
+    fail.apply_async(headers={"x-tenant": "t1"})
+    station.run_all()
+
+    assert len(retries) == 2
+    assert DeadLetter.objects.get().headers["x-tenant"] == "t1"
+
+
+def test_an_annotation_around_run_is_used(station):
+    def around(run):
+        def outer(*args, **kwargs):
+            calls.append("around")
+            return run(*args[-1:], **kwargs)
+
+        return outer
+
+    calls = []
+    station.app.conf.task_annotations = {"t.fine": {"@run": around}}
+
+    def fine(number):
+        calls.append(number)
+
+    task(station, fine).delay(7)
+    station.run_next()
+
+    assert calls == ["around", 7]
+
+
+def test_a_decorator_that_adds_an_argument_is_no_call_that_can_not_fit(station, retries):
+    def with_session(fun):
+        @functools.wraps(fun)
+        def inner(order_id):
+            return fun("session", order_id)
+
+        return inner
+
+    @station.app.task(base=BaseTaskWithRetry, max_retries=1)
+    @with_session
+    def injected(session, order_id):
+        return len(order_id)
+
+    injected.delay(7)
+    station.run_all()
+
+    assert len(retries) == 1
+
+
+def test_an_option_of_ones_own_by_any_name_does_no_harm(station, retries):
+    fail = task(station, always(ValueError("no")), max_retries=1, retry_policy={"max_retries": 3})
+
+    fail.delay()
+    station.run_all()
+
+    assert len(retries) == 1
 
 
 def test_delay_on_commit_is_there(station, django_capture_on_commit_callbacks):
