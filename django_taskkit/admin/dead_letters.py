@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[DeadLetter]
 else:
     TabularInline, ModelAdmin = admin.TabularInline, admin.ModelAdmin
+
+
+def outside_transactions(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Exempt ``view`` from ATOMIC_REQUESTS on every database: a router may keep dead letters in any of them."""
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+class DeadLetterList(ChangeList):
+    """The list, without drill-down by date where the database knows no time zones."""
+
+    def __init__(self, request: HttpRequest, model: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, model, *args, **kwargs)
+        # MariaDB and MySQL answer NULL until their time zone tables are loaded, and Django raises.
+        if not connections[self.queryset.db].features.has_zoneinfo_database:
+            self.date_hierarchy = None
 
 
 class HistoryInline(TabularInline):
@@ -130,10 +148,13 @@ class DeadLetterAdmin(ModelAdmin):
     def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
         return confirm_or_run(self, request, queryset, DISCARD)
 
-    @transaction.non_atomic_requests
+    @outside_transactions
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         # With ATOMIC_REQUESTS a bulk action would hold the rows of tasks that run already, until the last one is sent.
         return super().changelist_view(request, extra_context)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return DeadLetterList
 
     def get_urls(self) -> list[URLPattern]:
         def page(verb: Verb) -> Callable[..., HttpResponse]:

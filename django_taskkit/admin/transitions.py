@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+from celery.app import app_or_default
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
@@ -35,9 +37,20 @@ class RequeueForm(forms.Form):
     countdown = forms.IntegerField(
         label=gettext_lazy("Delay"),
         min_value=0,
+        max_value=int(timedelta(days=365).total_seconds()),
         required=False,
         help_text=gettext_lazy("Seconds until the tasks may run; empty for at once."),
     )
+
+    def clean_queue(self) -> str:
+        """Take a queue that is declared or that a dead letter came from: a typo would make one that nobody reads."""
+        name: str = self.cleaned_data["queue"].strip()
+        declared = app_or_default().amqp.queues
+        if name and name not in declared and not DeadLetter.objects.filter(queue=name).exists():
+            raise forms.ValidationError(
+                _("No queue of this name is known here; known are: %s.") % ", ".join(sorted(declared))
+            )
+        return name
 
 
 class DiscardForm(forms.Form):

@@ -6,8 +6,10 @@ from types import TracebackType
 from typing import Any
 
 from celery import Celery
+from celery.utils.quorum_queues import detect_quorum_queues
 from django.utils.translation import gettext as _
 from kombu import Queue
+from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
 from django_taskkit.dlq.text import storable
 from django_taskkit.envelope import Envelope
@@ -42,11 +44,14 @@ class Publisher:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._connection.release()
 
-    def publish(self, envelope: Envelope, queue: str | None = None) -> None:
+    def publish(self, envelope: Envelope, queue: str | None = None, countdown: float | None = None) -> None:
         """Put ``envelope`` on ``queue``, by default on the queue that it came from.
 
         A message goes straight to its queue, since its exchange might copy it to other queues as well. Only where
-        the queue's name is unknown to the app it takes the exchange and routing key that it came with.
+        the queue's name is unknown it takes the exchange and routing key that it came with.
+
+        ``countdown`` is in seconds. A worker waits for the time in the message's ``eta``; on quorum queues it could not
+        do anything else meanwhile, so there the broker itself holds the message, as for Celery's own countdowns.
 
         Raises:
             NoQueueError: no such queue.
@@ -55,6 +60,9 @@ class Publisher:
         """
         target = self._queue(queue or envelope.queue, required=queue is not None)
         exchange, routing_key = ("", target.name) if target else (envelope.exchange, envelope.routing_key)
+        if target and countdown and countdown >= 1 and self._delays_natively(target):
+            exchange = level_name(MAX_LEVEL)
+            routing_key = calculate_routing_key(int(countdown), target.routing_key)
         self._returned.clear()
         connection: Any = self._connection
         try:
@@ -90,6 +98,10 @@ class Publisher:
         if not self.app.conf.task_create_missing_queues:
             raise NoQueueError(_("there is no queue %r in task_queues; add it or choose another") % name)
         return queues[name]
+
+    def _delays_natively(self, queue: Queue) -> bool:
+        direct = queue.exchange is None or queue.exchange.type == "direct"
+        return self._is_amqp() and not direct and bool(detect_quorum_queues(self.app, "amqp")[0])
 
     def _is_amqp(self) -> bool:
         return bool(self.app.connection_for_write().transport.driver_type == "amqp")

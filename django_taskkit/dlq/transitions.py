@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from datetime import timezone as utc_zone
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -28,6 +29,9 @@ from django_taskkit.exceptions import PublishError
 
 CHUNK = 500
 """Rows whose keys are held in memory at a time; their messages are read one by one."""
+
+HEAVY = ("body", "headers", "properties", "traceback")
+"""Columns that a report of thousands of refusals does not hold in memory."""
 
 DeadLetters = QuerySet[DeadLetter] | DeadLetter | Iterable[DeadLetter]
 
@@ -77,7 +81,8 @@ def requeue(
     Only rows that are *dead* are put back; every other one is in ``refused`` with the reason. When the broker
     can't be reached, the row that was tried is refused, stays *dead*, and the rest is not tried.
     """
-    eta = None if countdown is None else timezone.now() + timedelta(seconds=countdown)
+    # In UTC whatever USE_TZ says: what has no time zone would be read in that of Celery.
+    eta = None if countdown is None else datetime.now(utc_zone.utc) + timedelta(seconds=countdown)
     requeued, not_tried = 0, 0
     refused: list[Refusal] = []
     with Publisher(app or app_or_default()) as publisher:
@@ -91,9 +96,9 @@ def requeue(
                         refused.append(row)
                         continue
                     _remember(row, DeadLetterEvent.Kind.REQUEUED, by, note=_("to queue %s") % queue if queue else "")
-                    publisher.publish(row.envelope.again(generation=row.requeue_count, eta=eta), queue)
+                    publisher.publish(row.envelope.again(generation=row.requeue_count, eta=eta), queue, countdown)
             except PublishError as exc:
-                refused.append(Refusal(DeadLetter.objects.using(using).get(pk=pk), str(exc)))
+                refused.append(Refusal(DeadLetter.objects.using(using).defer(*HEAVY).get(pk=pk), str(exc)))
                 if isinstance(exc, BrokerUnreachableError):
                     not_tried = sum(1 for _rest in rows)
                 continue
@@ -134,10 +139,11 @@ def discard(dead_letters: DeadLetters, *, by: Any = None, note: str = "") -> Dis
 
 def _claim(pk: int, allowed: list[Status], **values: Any) -> DeadLetter | Refusal:
     rows = DeadLetter.objects.using(router.db_for_write(DeadLetter)).filter(pk=pk)
-    claimed = rows.filter(status__in=allowed).update(**values)
-    row = rows.get()
-    if claimed:
-        return row
+    if rows.filter(status__in=allowed).update(**values):
+        return rows.get()
+    row = rows.defer(*HEAVY).first()
+    if row is None:
+        return Refusal(DeadLetter(pk=pk), _("it was deleted"))
     return Refusal(row, _("it is %(status)s by now") % {"status": row.get_status_display()})
 
 

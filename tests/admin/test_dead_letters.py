@@ -8,7 +8,9 @@ from celery import current_app
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.urls import reverse
+from kombu import Queue
 
 from django_taskkit.admin import transitions
 from django_taskkit.dlq.privacy import HIDDEN
@@ -58,6 +60,22 @@ def user_with(*permissions):
         Permission.objects.filter(codename__in=permissions, content_type__app_label="django_taskkit")
     )
     return user
+
+
+class Recording:
+    """A publisher that notes how deep in transactions it is called."""
+
+    def __init__(self, depths):
+        self.depths = depths
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+    def publish(self, *args):
+        self.depths.append(len(connection.savepoint_ids) + 1)
 
 
 @pytest.fixture
@@ -114,6 +132,26 @@ class TestList:
             client.get(LIST)
 
         assert not any('"body"' in query["sql"] or "`body`" in query["sql"] for query in queries.captured_queries)
+
+    def test_it_works_without_time_zones_in_the_database(self, client, operator, monkeypatch):
+        """As on a MariaDB whose time zone tables were never loaded, where truncating a date gives NULL."""
+        letter()
+        monkeypatch.setattr(connection.features, "has_zoneinfo_database", False)
+
+        response = client.get(LIST)
+
+        assert "id-1" in page(response)
+        assert response.context["cl"].date_hierarchy is None
+
+    def test_it_is_part_of_no_transaction_under_atomic_requests(self, client, operator, station, monkeypatch):
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        depths = []
+        monkeypatch.setattr(transitions.transitions, "Publisher", lambda app: Recording(depths))
+
+        act(client, "requeue_selected", [letter(1), letter(2)], confirmed=1)
+
+        # The test's own transaction and the one that claims the row, but none of the request's.
+        assert depths == [2, 2]
 
     def test_it_is_closed_to_those_who_may_not_look(self, client):
         client.force_login(user_with())
@@ -241,15 +279,30 @@ class TestRequeue:
         assert station.waiting() == 5
 
     def test_another_queue_and_a_delay_can_be_given(self, client, operator, station):
-        act(client, "requeue_selected", [letter()], confirmed=1, queue="slow", countdown=60)
+        station.app.amqp.queues.add(Queue("slow"))
+        act(client, "requeue_selected", [letter()], confirmed=1, queue=" slow ", countdown=60)
 
         station.queue = "slow"
         assert station.take().headers["eta"] is not None
 
-    def test_a_delay_that_is_none_is_asked_for_again(self, client, operator, station):
-        text = page(act(client, "requeue_selected", [letter()], confirmed=1, countdown=-5))
+    def test_a_queue_that_a_dead_letter_came_from_can_be_given(self, client, operator, station):
+        letter(2, queue="legacy")
 
-        assert "greater than or equal to 0" in text
+        assert told(act(client, "requeue_selected", [letter()], confirmed=1, queue="legacy"))
+
+    def test_a_mistyped_queue_is_asked_for_again(self, client, operator, station):
+        text = page(act(client, "requeue_selected", [letter()], confirmed=1, queue="sloow"))
+
+        assert f"No queue of this name is known here; known are: {station.queue}." in text
+        assert DeadLetter.objects.get().status == "dead"
+
+    @pytest.mark.parametrize(
+        ("delay", "said"), [("-5", "greater than or equal to 0"), ("9" * 20, "less than or equal")]
+    )
+    def test_a_delay_that_is_none_is_asked_for_again(self, client, operator, station, delay, said):
+        text = page(act(client, "requeue_selected", [letter()], confirmed=1, countdown=delay))
+
+        assert said in text
         assert 'name="action" value="requeue_selected"' in text
         assert station.waiting() == 0
 

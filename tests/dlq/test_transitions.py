@@ -1,6 +1,7 @@
 """Requeue and discard: the same message, once, and nothing lost on the way."""
 
 import threading
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -151,6 +152,29 @@ def test_a_requeue_can_wait(station, letter):
     requeue(letter, countdown=60)
 
     assert station.take().headers["eta"] is not None
+
+
+def test_a_delay_is_the_same_without_time_zones(station, letter, settings):
+    """A time without zone would be read in Celery's, hours away."""
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Asia/Taipei"
+
+    requeue(letter, countdown=60)
+
+    eta = datetime.fromisoformat(station.take().headers["eta"])
+    assert timedelta(seconds=0) < eta - datetime.now(timezone.utc) <= timedelta(seconds=60)
+
+
+def test_a_row_that_was_deleted_meanwhile_does_not_stop_the_rest(station, fail):
+    for number in range(2):
+        fail.delay(number)
+    station.run_all()
+    rows = list(DeadLetter.objects.all())
+    DeadLetter.objects.filter(pk=rows[0].pk).delete()
+
+    report = requeue(rows)
+
+    assert (report.requeued, [refusal.reason for refusal in report.refused]) == (1, ["it was deleted"])
 
 
 def test_with_the_broker_down_the_row_stays_dead_and_the_rest_is_not_tried(station, fail):

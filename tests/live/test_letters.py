@@ -163,6 +163,27 @@ def test_a_retry_that_can_not_be_published_does_not_take_the_task_with_it(broker
         server.close()
 
 
+@pytest.mark.parametrize("broker", harness.BROKERS, indirect=True)
+def test_letters_that_wait_for_their_time_do_not_hold_up_other_tasks(broker, start, producer, tmp_path):
+    """On quorum queues a worker can't take more while it waits: there the broker has to hold them."""
+    start(pool="threads", concurrency=1, settings={"worker_prefetch_multiplier": 1})
+    waiting, other = tmp_path / "waiting", tmp_path / "other"
+    waiting.mkdir()
+    other.mkdir()
+    for _ in range(3):
+        producer.send_task("letters.plain", (str(waiting),))
+    harness.wait_until(lambda: DeadLetter.objects.filter(status="dead").count() == 3, 60, "three are dead")
+    (waiting / "cured").touch()
+    (other / "cured").touch()
+
+    requeue(DeadLetter.objects.all(), countdown=8)
+    sent = producer.send_task("letters.plain", (str(other),))
+
+    assert sent.get(timeout=60) == "done"
+    assert DeadLetter.objects.filter(status="requeued").count() == 3
+    harness.wait_until(lambda: DeadLetter.objects.filter(status="recovered").count() == 3, 60, "all are recovered")
+
+
 @pytest.mark.parametrize("broker", ["rabbitmq", "rabbitmq-quorum"], indirect=True)
 def test_a_requeue_to_a_queue_that_the_broker_lacks_is_refused(broker, start, producer, tmp_path):
     """Without confirms and the mandatory flag RabbitMQ takes the message and drops it."""
