@@ -143,6 +143,30 @@ def test_no_task_is_lost_when_a_worker_is_killed(project, pool):
     wait_for(lambda: not project.messages())
 
 
+@pytest.mark.soak
+def test_no_task_of_thousands_is_lost_under_many_kills(project):
+    """Workers of both pools, one of which is killed each time that another two hundred tasks are done."""
+    total, workers = 3_000, [project.start_worker("prefork"), project.start_worker("threads")]
+    for number in range(total):
+        project.send(number, kwargs={"seconds": 0.005})
+
+    def done():
+        return len(set(project.numbers("done")))
+
+    kills = 0
+    while done() < total:
+        goal = min(total, done() + 200)
+        wait_for(lambda goal=goal: done() >= goal, seconds=300)
+        workers[kills % 2].kill()
+        workers[kills % 2].wait()
+        workers[kills % 2] = project.start_worker(("prefork", "threads")[kills % 2])
+        kills += 1
+
+    wait_for(lambda: not project.messages())
+    assert kills >= 10
+    assert set(project.numbers("done")) == set(range(total))
+
+
 def test_a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(project):
     for number in range(12):
         project.send(number, kwargs={"seconds": 0.5})
