@@ -16,7 +16,7 @@ from django_taskkit.base_tasks.options import problems
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     """taskkit.E001: ``TASKKIT`` has an unknown key or a value that makes no sense."""
     return [
-        checks.Error(problem, hint="See the settings table in docs/settings.md.", id="taskkit.E001")
+        checks.Error(problem, hint="The settings are described in docs/settings.md of django-taskkit.", id="taskkit.E001")
         for problem in conf.problems(getattr(settings, "TASKKIT", {}))
     ]
 
@@ -25,3 +25,19 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
 def check_tasks(**kwargs: Any) -> list[checks.CheckMessage]:
     """taskkit.E002: retry options of a task make no sense. Tasks are checked whose modules have been imported."""
     return [checks.Error(complaint, obj=name, id="taskkit.E002") for name, complaint in problems(app_or_default())]
+
+
+@checks.register("django_taskkit", deploy=True)
+def check_all_tasks(**kwargs: Any) -> list[checks.CheckMessage]:
+    """taskkit.E002 for tasks in modules that nothing has imported yet; a worker imports them all.
+
+    Only with ``check --deploy``: a task module that asks the database when it is imported must not break ``migrate``.
+    """
+    app = app_or_default()
+    known = set(problems(app))
+    app.loader.import_default_modules()
+    return [
+        checks.Error(complaint, obj=name, id="taskkit.E002")
+        for name, complaint in problems(app)
+        if (name, complaint) not in known
+    ]

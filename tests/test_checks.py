@@ -34,3 +34,16 @@ def test_e002_retry_options_that_make_no_sense(station):
     [message] = messages()
     assert message.id == "taskkit.E002"
     assert message.msg.startswith("fetch: max_retries: -1 makes no sense")
+
+
+def test_e002_before_deployment_also_for_tasks_that_nothing_has_imported_yet(station):
+    def import_default_modules():
+        @station.app.task(base=BaseTaskWithRetry, name="late", retry_jitter="equel")
+        def late(): ...
+
+    station.app.loader.import_default_modules = import_default_modules
+
+    assert messages() == []
+    found = [message for message in checks.run_checks(include_deployment_checks=True) if message.id == "taskkit.E002"]
+
+    assert [message.obj for message in found] == ["late"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +15,8 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
@@ -117,7 +119,10 @@ class DeadLetterAdmin(ModelAdmin):
 
     @admin.display(description=_("task"), ordering="task_name")
     def task(self, row: DeadLetter) -> str:
-        return format_html("{}<br><small>{}</small>", row.task_name, row.task_id)
+        # A long name breaks after its dots, not in the middle of a word.
+        parts = ((part,) for part in re.split(r"(?<=\.)", row.task_name))
+        name = format_html_join(SafeString("<wbr>"), "{}", parts)
+        return format_html("{}<br><small>{}</small>", name, row.task_id)
 
     @admin.display(description=_("exception"), ordering="exception_class")
     def exception(self, row: DeadLetter) -> str:
@@ -142,11 +147,11 @@ class DeadLetterAdmin(ModelAdmin):
 
     @admin.action(description=_("Requeue selected dead letters"), permissions=["requeue"])
     def requeue_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
-        return confirm_or_run(self, request, queryset, REQUEUE)
+        return confirm_or_run(self, request, queryset, REQUEUE, back=request.get_full_path())
 
     @admin.action(description=_("Discard selected dead letters"), permissions=["discard"])
     def discard_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
-        return confirm_or_run(self, request, queryset, DISCARD)
+        return confirm_or_run(self, request, queryset, DISCARD, back=request.get_full_path())
 
     @outside_transactions
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -174,16 +179,16 @@ class DeadLetterAdmin(ModelAdmin):
         rows = self.get_queryset(request).filter(pk=pk)
         if not rows.exists():
             raise Http404
-        page = confirm_or_run(self, request, rows, verb)
-        return page or HttpResponseRedirect(
-            reverse("admin:django_taskkit_deadletter_change", args=[pk], current_app=self.admin_site.name)
-        )
+        own = reverse("admin:django_taskkit_deadletter_change", args=[pk], current_app=self.admin_site.name)
+        # One by one, and with a word of warning, a letter that waits for a message that is lost can be helped.
+        page = confirm_or_run(self, request, rows, verb, back=own, force=True)
+        return page or HttpResponseRedirect(own)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")
         context["verbs"] = [
             verb
             for verb, may in ((REQUEUE, self.has_requeue_permission), (DISCARD, self.has_discard_permission))
-            if row is not None and row.status in verb.allowed and may(request)
+            if row is not None and row.status in verb.statuses(force=True) and may(request)
         ]
         return super().render_change_form(request, context, *args, **kwargs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import django
+from celery import Celery
 from celery.app import app_or_default
 from django import forms
 from django.contrib import messages
@@ -15,6 +17,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import Max, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -45,7 +48,7 @@ class RequeueForm(forms.Form):
     def clean_queue(self) -> str:
         """Take a queue that is declared or that a dead letter came from: a typo would make one that nobody reads."""
         name: str = self.cleaned_data["queue"].strip()
-        declared = app_or_default().amqp.queues
+        declared = _declared_queues(app_or_default())
         if name and name not in declared and not DeadLetter.objects.filter(queue=name).exists():
             raise forms.ValidationError(
                 _("No queue of this name is known here; known are: %s.") % ", ".join(sorted(declared))
@@ -76,6 +79,10 @@ class Verb:
     explanation: Any
     button: Any
 
+    def statuses(self, force: bool) -> tuple[Status, ...]:
+        """Return the statuses of letters that it applies to."""
+        return (*self.allowed, Status.REQUEUED) if force else self.allowed
+
 
 REQUEUE = Verb(
     name="requeue",
@@ -100,18 +107,24 @@ DISCARD = Verb(
 
 
 def confirm_or_run(
-    model_admin: ModelAdmin[DeadLetter], request: HttpRequest, queryset: QuerySet[DeadLetter], verb: Verb
+    model_admin: ModelAdmin[DeadLetter],
+    request: HttpRequest,
+    queryset: QuerySet[DeadLetter],
+    verb: Verb,
+    *,
+    back: str,
+    force: bool = False,
 ) -> TemplateResponse | None:
-    """Ask for confirmation, or do it when it was given; None when it was done."""
+    """Ask for confirmation, or do it when it was given; None when it was done.
+
+    ``back`` is where Cancel leads. With ``force``, letters that were requeued and have not ended can be chosen as well.
+    """
     confirmed = "confirmed" in request.POST
     form = verb.form(request.POST if confirmed else None)
     if confirmed and form.is_valid():
-        until = request.POST.get("until", "")
-        # What arrived after the page was shown was not in the count that was confirmed.
-        seen = queryset.filter(pk__lte=int(until)) if until.isdecimal() else queryset
-        run(model_admin, request, seen, verb, form.cleaned_data)
+        run(model_admin, request, _as_confirmed(request, queryset), verb, form.cleaned_data, force)
         return None
-    able = queryset.filter(status__in=verb.allowed)
+    able = queryset.filter(status__in=verb.statuses(force))
     count = able.count()
     context = {
         **model_admin.admin_site.each_context(request),
@@ -123,8 +136,11 @@ def confirm_or_run(
         "count": count,
         "question": _question(verb, count),
         "skipped": queryset.count() - count,
-        "until": queryset.aggregate(last=Max("pk"))["last"] or 0,
-        "examples": able.defer("body", "traceback")[:10],
+        "until": _until(queryset),
+        "examples": able.defer(*transitions.HEAVY)[:10],
+        "back": back,
+        "unfinished": force and able.filter(status=Status.REQUEUED).exists(),
+        "breadcrumbs_are_a_list": django.VERSION >= (6, 1),
         "repeated": [
             (name, value)
             for name in ("action", "select_across", "index", "_selected_action")
@@ -140,28 +156,30 @@ def run(
     queryset: QuerySet[DeadLetter],
     verb: Verb,
     options: dict[str, Any],
+    force: bool = False,
 ) -> None:
     """Carry ``verb`` out for every row that it applies to, and tell the operator."""
     given = {name: value for name, value in options.items() if value not in (None, "")}
     done, not_tried = 0, 0
     refused: list[transitions.Refusal] = []
-    chunks = _chunks(queryset.filter(status__in=verb.allowed))
+    chunks = _chunks(queryset.filter(status__in=verb.statuses(force)))
     for rows in chunks:
-        report = verb.run(rows, by=request.user, **given)
+        report = verb.run(rows, by=request.user, force=force, **given)
         refused += report.refused
         left = {refusal.dead_letter.pk for refusal in report.refused}
         tried = len(rows) - getattr(report, "not_tried", 0)
         changed = [row for row in rows[:tried] if row.pk not in left]
         done += len(changed)
         if changed:
-            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, str(verb.button))  # type: ignore[arg-type]
+            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, verb.name.title())  # type: ignore[arg-type]
         if tried < len(rows):
             not_tried = len(rows) - tried + sum(len(rest) for rest in chunks)
     if done or not (refused or not_tried):
         model_admin.message_user(request, _done(verb, done), messages.SUCCESS if done else messages.WARNING)
     for refusal in refused[:SHOWN_REFUSALS]:
-        text = _("%(task)s was left as it is: %(reason)s") % {
+        text = _("Nothing was done with %(task)s (%(status)s): %(reason)s") % {
             "task": refusal.dead_letter,
+            "status": refusal.dead_letter.get_status_display(),
             "reason": refusal.reason,
         }
         model_admin.message_user(request, text, messages.ERROR)
@@ -172,6 +190,32 @@ def run(
             left_alone,
         ) % {"count": left_alone}
         model_admin.message_user(request, text, messages.ERROR)
+
+
+def _declared_queues(app: Celery) -> set[str]:
+    """Return the queues that the project names, in ``task_queues`` or as the target of a route."""
+    routes = app.conf.task_routes or ()
+    names: set[Any] = set(app.amqp.queues)
+    for mapping in [routes] if isinstance(routes, Mapping) else routes:
+        if isinstance(mapping, Mapping):
+            for target in mapping.values():
+                queue = target.get("queue") if isinstance(target, Mapping) else target
+                names.add(getattr(queue, "name", queue))
+    return {name for name in names if isinstance(name, str)}
+
+
+def _until(queryset: QuerySet[DeadLetter]) -> str:
+    last = queryset.aggregate(last=Max("died_at"))["last"]
+    return last.isoformat() if last else ""
+
+
+def _as_confirmed(request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
+    """Leave out what died after the page was shown: it was not in the count that was confirmed."""
+    try:
+        until = parse_datetime(request.POST.get("until", ""))
+    except ValueError:
+        until = None
+    return queryset if until is None else queryset.filter(died_at__lte=until)
 
 
 def _chunks(queryset: QuerySet[DeadLetter]) -> Iterator[list[DeadLetter]]:

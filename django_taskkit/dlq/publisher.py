@@ -32,13 +32,13 @@ class Publisher:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self._is_amqp = app.connection_for_write().transport.driver_type == "amqp"
+        self._driver = app.connection_for_write().transport.driver_type
         self._returned: list[Any] = []
 
     def __enter__(self) -> Publisher:
         self._connection = self.app.connection_for_write(transport_options=self._options())
         # Only AMQP hands back what it can't route; the channels of other transports don't know the event.
-        on_return = self._on_return if self._is_amqp else None
+        on_return = self._on_return if self._driver == "amqp" else None
         self._producer = self.app.amqp.Producer(self._connection, auto_declare=False, on_return=on_return)
         return self
 
@@ -102,12 +102,14 @@ class Publisher:
 
     def _delays_natively(self, queue: Queue) -> bool:
         direct = queue.exchange is None or queue.exchange.type == "direct"
-        return self._is_amqp and not direct and bool(detect_quorum_queues(self.app, "amqp")[0])
+        return self._driver == "amqp" and not direct and bool(detect_quorum_queues(self.app, "amqp")[0])
 
     def _options(self) -> dict[str, Any]:
-        if not self._is_amqp:
-            return {}
-        return {"confirm_publish": True, "read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
+        if self._driver == "amqp":
+            return {"confirm_publish": True, "read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
+        if self._driver == "redis":
+            return {"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": ANSWER_TIMEOUT}
+        return {}
 
     def _on_return(self, exception: Exception, exchange: Any, routing_key: str, message: Any) -> None:
         self._returned.append(exception)

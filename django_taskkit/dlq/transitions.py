@@ -67,6 +67,7 @@ def requeue(
     by: Any = None,
     queue: str | None = None,
     countdown: float | None = None,
+    force: bool = False,
     app: Celery | None = None,
 ) -> RequeueReport:
     """Put messages back on their queue: the same id, body and headers, with no retries used.
@@ -76,13 +77,17 @@ def requeue(
         by: who does it, a user or a name; kept in the history.
         queue: another queue than the one each message came from.
         countdown: seconds until the tasks may run.
+        force: also send messages again that were requeued and have not ended, because they are lost: somebody emptied
+            the queue, or it has no worker. One that still waits or runs will run twice.
         app: the Celery app whose broker takes them; by default the current one.
 
-    Only rows that are *dead* are put back; every other one is in ``refused`` with the reason. When the broker
-    can't be reached, the row that was tried is refused, stays *dead*, and the rest is not tried.
+    Only rows that are *dead* (with ``force``: or *requeued*) are put back; every other one is in ``refused`` with the
+    reason. When the broker can't be reached, the row that was tried is refused, keeps its status, and the rest is not
+    tried.
     """
     # In UTC whatever USE_TZ says: what has no time zone would be read in that of Celery.
     eta = None if countdown is None else datetime.now(utc_zone.utc) + timedelta(seconds=countdown)
+    allowed = [Status.DEAD, Status.REQUEUED] if force else [Status.DEAD]
     requeued, not_tried = 0, 0
     refused: list[Refusal] = []
     with Publisher(app or app_or_default()) as publisher:
@@ -91,11 +96,11 @@ def requeue(
             using = router.db_for_write(DeadLetter)
             try:
                 with transaction.atomic(using=using):
-                    row = _claim(pk, [Status.DEAD], status=Status.REQUEUED, requeue_count=F("requeue_count") + 1)
+                    row = _claim(pk, allowed, status=Status.REQUEUED, requeue_count=F("requeue_count") + 1)
                     if isinstance(row, Refusal):
                         refused.append(row)
                         continue
-                    _remember(row, DeadLetterEvent.Kind.REQUEUED, by, note=_("to queue %s") % queue if queue else "")
+                    _remember(row, DeadLetterEvent.Kind.REQUEUED, by, note=f"to queue {queue}" if queue else "")
                     publisher.publish(row.envelope.again(generation=row.requeue_count, eta=eta), queue, countdown)
             except PublishError as exc:
                 refused.append(Refusal(DeadLetter.objects.using(using).defer(*HEAVY).get(pk=pk), str(exc)))
@@ -116,13 +121,17 @@ def requeue(
     return RequeueReport(requeued=requeued, refused=tuple(refused), not_tried=not_tried)
 
 
-def discard(dead_letters: DeadLetters, *, by: Any = None, note: str = "") -> DiscardReport:
-    """Close dead letters without running them; the rows stay, with who did it and the ``note``."""
+def discard(dead_letters: DeadLetters, *, by: Any = None, note: str = "", force: bool = False) -> DiscardReport:
+    """Close dead letters without running them; the rows stay, with who did it and the ``note``.
+
+    With ``force`` also rows that are *requeued*, whose message is lost; one that is not will still run.
+    """
+    allowed = [Status.DEAD, Status.HELD, Status.REQUEUED] if force else [Status.DEAD, Status.HELD]
     discarded = 0
     refused: list[Refusal] = []
     for pk in _keys(dead_letters):
         with transaction.atomic(using=router.db_for_write(DeadLetter)):
-            row = _claim(pk, [Status.DEAD, Status.HELD], status=Status.DISCARDED)
+            row = _claim(pk, allowed, status=Status.DISCARDED)
             if isinstance(row, Refusal):
                 refused.append(row)
                 continue

@@ -264,13 +264,13 @@ class TestRequeue:
         monkeypatch.setattr(transitions.transitions, "CHUNK", 2)
         rows = [letter(number) for number in range(5)]
         letter(8, reason="time_limit")
-        letter(9)
+        letter(9, died_at=NOW + timedelta(minutes=1))
 
         response = client.post(
             f"{LIST}?reason__exact=exception",
             {
                 "action": "requeue_selected", "select_across": 1, "index": 0, "_selected_action": rows[0].pk,
-                "confirmed": 1, "until": rows[-1].pk,
+                "confirmed": 1, "until": NOW.isoformat(),
             },
             follow=True,
         )  # fmt: skip
@@ -284,6 +284,12 @@ class TestRequeue:
 
         station.queue = "slow"
         assert station.take().headers["eta"] is not None
+
+    @pytest.mark.parametrize("route", [{"queue": "fast"}, "fast", {"queue": Queue("fast")}])
+    def test_a_queue_that_a_route_leads_to_can_be_given(self, client, operator, station, route):
+        station.app.conf.task_routes = {"shop.*": route}
+
+        assert told(act(client, "requeue_selected", [letter()], confirmed=1, queue="fast"))
 
     def test_a_queue_that_a_dead_letter_came_from_can_be_given(self, client, operator, station):
         letter(2, queue="legacy")
@@ -317,6 +323,27 @@ class TestRequeue:
         assert told(response) == ["1 dead letter was requeued."]
         assert station.take().headers["id"] == "id-1"
 
+    def test_a_letter_whose_message_is_lost_can_be_helped_from_its_own_page(self, client, operator, station):
+        row = letter(status="requeued", requeue_count=1)
+        url = f"{LIST}{row.pk}/requeue/"
+
+        assert "../requeue/" in page(client.get(f"{LIST}{row.pk}/change/"))
+        assert "the task will run nevertheless" in page(client.get(url))
+        client.post(url, {"confirmed": 1})
+
+        row.refresh_from_db()
+        assert (row.status, row.requeue_count) == ("requeued", 2)
+        assert station.take().headers["taskkit_generation"] == 2
+
+    def test_cancel_leads_back_to_where_one_came_from(self, client, operator):
+        row = letter()
+
+        assert f'href="{LIST}{row.pk}/change/"' in page(client.get(f"{LIST}{row.pk}/requeue/"))
+        response = client.post(
+            f"{LIST}?q=x", {"action": "requeue_selected", "_selected_action": row.pk, "select_across": 1}
+        )
+        assert f'href="{LIST}?q=x"' in page(response)
+
     def test_with_the_broker_down_the_operator_is_told(self, client, operator, station):
         rows = [letter(number) for number in range(3)]
         station.app.conf.broker_url = station.app.conf.broker_write_url = "redis://127.0.0.1:1/0"
@@ -324,7 +351,7 @@ class TestRequeue:
         response = act(client, "requeue_selected", rows, confirmed=1)
 
         first, rest = told(response)
-        assert "was left as it is: the broker can't be reached" in first
+        assert first.startswith("Nothing was done with shop.pay[id-0] (dead): the broker can't be reached")
         assert rest == "2 more dead letters were left as they are."
         assert {row.status for row in DeadLetter.objects.all()} == {"dead"}
         assert not LogEntry.objects.exists()

@@ -1,5 +1,6 @@
 """Requeue and discard: the same message, once, and nothing lost on the way."""
 
+import socket
 import threading
 from datetime import datetime, timedelta, timezone
 
@@ -8,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from kombu import Queue
 
-from django_taskkit.dlq import discard, requeue, transitions
+from django_taskkit.dlq import discard, publisher, requeue, transitions
 from django_taskkit.models import DeadLetter, DeadLetterEvent
 from django_taskkit.signals import task_discarded, task_requeued
 
@@ -198,6 +199,33 @@ def unreachable():
     app = Celery("unreachable", set_as_current=False)
     app.conf.broker_url = "redis://127.0.0.1:1/0"
     return app
+
+
+def test_a_broker_that_takes_the_call_and_says_nothing_is_given_up(station, letter, monkeypatch):
+    """The row stays locked while it is waited for."""
+    monkeypatch.setattr(publisher, "ANSWER_TIMEOUT", 0.2)
+    app = unreachable()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app.conf.broker_url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        [refusal] = requeue(letter, app=app).refused
+
+    assert "the broker can't be reached" in refusal.reason
+
+
+def test_a_message_that_was_lost_is_sent_again_by_force(station, letter):
+    requeue(letter)
+    station.take()
+
+    report = requeue(letter, force=True)
+
+    assert report.requeued == 1
+    assert station.take().headers["taskkit_generation"] == 2
+
+
+def test_a_letter_whose_message_was_lost_is_closed_by_force(station, letter):
+    requeue(letter)
+
+    assert discard(letter, force=True).discarded == 1
 
 
 def test_a_discarded_dead_letter_keeps_who_and_why(letter):
