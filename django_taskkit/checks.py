@@ -16,7 +16,9 @@ from django_taskkit.base_tasks.options import problems
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     """taskkit.E001: ``TASKKIT`` has an unknown key or a value that makes no sense."""
     return [
-        checks.Error(problem, hint="The settings are described in docs/settings.md of django-taskkit.", id="taskkit.E001")
+        checks.Error(
+            problem, hint="The settings are described in docs/settings.md of django-taskkit.", id="taskkit.E001"
+        )
         for problem in conf.problems(getattr(settings, "TASKKIT", {}))
     ]
 

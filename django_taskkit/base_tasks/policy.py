@@ -73,9 +73,11 @@ def policy_of(task: Any, default_backoff: object) -> RetryPolicy:
 def is_call_error(run: Callable[..., Any], exc: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Say whether ``exc`` means that the task can't be called with these arguments, now or ever.
 
-    The arguments don't fit its signature, and the error came up before a line of it ran: a decorator may well add
-    arguments that the call lacks.
+    The arguments don't fit its signature, or are not what its models ask for (``pydantic=True``), and the error came up
+    before a line of it ran: a decorator may well add arguments that the call lacks.
     """
+    if type(exc).__name__ == "ValidationError" and type(exc).__module__.startswith("pydantic"):
+        return not _was_entered(run, exc.__traceback__)
     if not isinstance(exc, TypeError):
         return False
     try:

@@ -184,6 +184,34 @@ def test_a_call_that_does_not_fit_the_task_is_not_retried(station, retries):
     assert DeadLetter.objects.get().exception_class == "TypeError"
 
 
+class TestPydantic:
+    @pytest.fixture
+    def pay(self, station):
+        pydantic = pytest.importorskip("pydantic")
+
+        class Order(pydantic.BaseModel):
+            number: int
+
+        @station.app.task(base=BaseTaskWithRetry, pydantic=True, max_retries=1)
+        def pay(order: Order):
+            Order.model_validate({"number": "not a number either"})
+
+        return pay
+
+    def test_arguments_that_are_not_what_the_model_asks_for_are_not_retried(self, pay, station, retries):
+        pay.delay({"number": "none"})
+        station.run_all()
+
+        assert retries == []
+        assert DeadLetter.objects.get().exception_class.endswith("ValidationError")
+
+    def test_the_same_error_inside_the_task_is(self, pay, station, retries):
+        pay.delay({"number": 7})
+        station.run_all()
+
+        assert len(retries) == 1
+
+
 def test_a_type_error_inside_the_task_is_retried(station, retries):
     @station.app.task(base=BaseTaskWithRetry, max_retries=1)
     def inside(a):
