@@ -22,8 +22,8 @@ ExceptionClasses = tuple[type[BaseException], ...]
 class RetryPolicy:
     """Decides whether a failed run is repeated, and when. Built from a task's options by :func:`policy_of`."""
 
-    retry_for: ExceptionClasses
-    never_for: ExceptionClasses
+    autoretry_for: ExceptionClasses
+    dont_autoretry_for: ExceptionClasses
     max_retries: int | None
     """None: no limit."""
     backoff: DelayPolicy
@@ -36,10 +36,10 @@ class RetryPolicy:
         A soft time limit is retried only where it is named: ``Exception`` is written to mean "the task failed",
         and a task that was too slow once is mostly too slow again.
         """
-        if isinstance(exc, self.never_for) or not isinstance(exc, self.retry_for):
+        if isinstance(exc, self.dont_autoretry_for) or not isinstance(exc, self.autoretry_for):
             return False
         if isinstance(exc, SoftTimeLimitExceeded):
-            return any(issubclass(named, SoftTimeLimitExceeded) for named in self.retry_for)
+            return any(issubclass(named, SoftTimeLimitExceeded) for named in self.autoretry_for)
         return True
 
     def delay(self, retry: int, *, previous: float | None = None, uniform: Uniform = random.uniform) -> int:
@@ -62,8 +62,8 @@ def policy_of(task: Any, default_backoff: object) -> RetryPolicy:
     countdown = options.pop("countdown", None)
     limit = options.pop("max_retries", task.max_retries)
     return RetryPolicy(
-        retry_for=_option(task, "autoretry_for", _classes),
-        never_for=_option(task, "dont_autoretry_for", _classes),
+        autoretry_for=_option(task, "autoretry_for", _classes),
+        dont_autoretry_for=_option(task, "dont_autoretry_for", _classes),
         max_retries=_checked(task, "max_retries", limit, _limit),
         backoff=_backoff(task, countdown, default_backoff),
         options=options,

@@ -7,8 +7,8 @@ The life of a failing task, as far as this module sees it:
    before Celery stores anything and before a late acknowledgement. Celery reports some deaths twice and brokers
    deliver some messages twice: the second report of the same death finds the row and changes nothing.
 3. An operator requeues the row. The message carries its *generation*, the number of requeues so far.
-4. It succeeds: :func:`recover` marks the row *recovered*. Or it dies again: :func:`record` finds the row waiting
-   for this generation, describes the new death in it, and adds to its history.
+4. It succeeds: :func:`recover` marks the row *recovered*. Or it dies again: :func:`record` finds the row
+   *requeued*, describes the new death in it, and adds to its history.
 
 Nothing here raises into the worker. What could not be written is said in the log, with the task id.
 """
