@@ -23,6 +23,15 @@ class BrokerUnreachableError(PublishError):
     """No connection to the broker, so trying the next message is pointless."""
 
 
+def timeouts(driver: str) -> dict[str, Any]:
+    """Return the transport options that bound the wait for a silent broker, and make it confirm what it takes."""
+    if driver == "amqp":
+        return {"confirm_publish": True, "read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
+    if driver == "redis":
+        return {"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": ANSWER_TIMEOUT}
+    return {}
+
+
 class Publisher:
     """Publishes over one connection of its own, with confirms where the broker gives them.
 
@@ -36,7 +45,7 @@ class Publisher:
         self._returned: list[Any] = []
 
     def __enter__(self) -> Publisher:
-        self._connection = self.app.connection_for_write(transport_options=self._options())
+        self._connection = self.app.connection_for_write(transport_options=timeouts(self._driver))
         # Only AMQP hands back what it can't route; the channels of other transports don't know the event.
         on_return = self._on_return if self._driver == "amqp" else None
         self._producer = self.app.amqp.Producer(self._connection, auto_declare=False, on_return=on_return)
@@ -45,8 +54,22 @@ class Publisher:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._connection.release()
 
-    def publish(self, envelope: Envelope, queue: str | None = None, countdown: float | None = None) -> None:
+    def connect(self) -> None:
+        """Connect now rather than at the first message, for callers that hold a lock while they publish.
+
+        Raises:
+            BrokerUnreachableError: no connection.
+        """
+        connection: Any = self._connection
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0.1)
+        except Exception as exc:
+            raise BrokerUnreachableError(_("the broker can't be reached: %s") % storable(str(exc))) from exc
+
+    def publish(self, envelope: Envelope, queue: str | Queue | None = None, countdown: float | None = None) -> None:
         """Put ``envelope`` on ``queue``, by default on the queue that it came from.
+
+        A ``Queue`` is made if the broker has none of its name; one that is there is taken as it is.
 
         A message goes straight to its queue, since its exchange might copy it to other queues as well. Only where
         the queue's name is unknown it takes the exchange and routing key that it came with.
@@ -75,7 +98,7 @@ class Publisher:
                 content_type=envelope.content_type,
                 content_encoding=envelope.content_encoding,
                 headers=dict(envelope.headers),
-                declare=[target] if target else [],
+                declare=[target] if target and (target is not queue or self._lacks(target)) else [],
                 mandatory=True,
                 confirm_timeout=ANSWER_TIMEOUT,
                 **envelope.properties,
@@ -90,7 +113,21 @@ class Publisher:
         if self._returned:
             raise NoQueueError(_("the broker has no queue for the routing key %r") % routing_key)
 
-    def _queue(self, name: str, *, required: bool) -> Queue | None:
+    def _lacks(self, queue: Queue) -> bool:
+        if self._driver != "amqp":
+            return True  # making it again changes nothing
+        connection: Any = self._connection
+        channel = connection.channel()  # the broker closes the one where a queue is missing
+        try:
+            channel.queue_declare(queue.name, passive=True)
+        except connection.channel_errors:
+            return True
+        channel.close()
+        return False
+
+    def _queue(self, name: str | Queue, *, required: bool) -> Queue | None:
+        if isinstance(name, Queue):
+            return name
         queues = self.app.amqp.queues
         if name in queues:
             return queues[name]
@@ -103,13 +140,6 @@ class Publisher:
     def _delays_natively(self, queue: Queue) -> bool:
         direct = queue.exchange is None or queue.exchange.type == "direct"
         return self._driver == "amqp" and not direct and bool(detect_quorum_queues(self.app, "amqp")[0])
-
-    def _options(self) -> dict[str, Any]:
-        if self._driver == "amqp":
-            return {"confirm_publish": True, "read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
-        if self._driver == "redis":
-            return {"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": ANSWER_TIMEOUT}
-        return {}
 
     def _on_return(self, exception: Exception, exchange: Any, routing_key: str, message: Any) -> None:
         self._returned.append(exception)
