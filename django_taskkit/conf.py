@@ -6,6 +6,7 @@ Read it through :func:`current`, never at import: it follows ``override_settings
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -16,7 +17,7 @@ from django.core.signals import setting_changed
 
 from django_taskkit.exceptions import ConfigurationError
 
-CAPTURE_MODES = ("all", "opt_in")
+CHOICES = {"capture": ("all", "opt_in"), "outbox": ("on_failure", "always", "never")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,33 @@ class Settings:
     traceback_max_length: int = 100_000
     """Characters of a traceback that are kept: the first and the last part."""
 
+    delivery_limit: int | None = 3
+    """How often a message that is acknowledged late may be started before it is dead; None for no limit.
+    A task's own ``delivery_limit`` wins."""
 
-_LEAST = {"message_max_length": 100, "traceback_max_length": 1_000}
+    outbox: str = "on_failure"
+    """``"on_failure"``: a message that the broker doesn't take waits in the outbox; ``"always"``: every message goes
+    through it, in the transaction of the caller; ``"never"``: the caller gets the error."""
+
+    long_delay: int | None = None
+    """Seconds of delay from which a message waits in the outbox instead of at the broker or in a worker; 0: never.
+    None: as long as the broker holds messages safely, from its own settings."""
+
+    spool_queue: str = "taskkit.spool"
+    """The queue that takes dead letters while the database is down; empty: they go to a file at once."""
+
+    spool_dir: str = ""
+    """The folder for dead letters while neither database nor broker takes them, as an absolute path: workers and relay
+    may run in different folders; empty: one below ``/var/tmp``."""
+
+    intake_queues: tuple[str, ...] = ()
+    """Queues that the broker's own dead-letter exchange fills; the relay brings what is in them into the table."""
+
+
+_LEAST = {"message_max_length": 100, "traceback_max_length": 1_000, "delivery_limit": 1, "long_delay": 0}
+_MAY_BE_NONE = ("delivery_limit", "long_delay")
+_TEXTS = ("release", "spool_queue", "spool_dir")
+_LISTS = {"redact": "'password', 'token'", "intake_queues": "'dead'"}
 
 
 def problems(raw: Any) -> list[str]:
@@ -79,19 +105,23 @@ def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
 
 
 def _complaint(name: str, value: Any) -> str | None:
-    if name == "capture":
-        return None if value in CAPTURE_MODES else f"give one of {', '.join(map(repr, CAPTURE_MODES))}"
-    if name == "redact":
+    if name in CHOICES:
+        return None if value in CHOICES[name] else f"give one of {', '.join(map(repr, CHOICES[name]))}"
+    if name in _LISTS:
         names = not isinstance(value, str) and isinstance(value, (Sequence, set, frozenset))
         if names and all(isinstance(item, str) and item for item in value):
             return None
-        return "give a list of names, for example ['password', 'token']"
-    if name == "release":
+        return f"give a list of names, for example [{_LISTS[name]}]"
+    if name == "spool_dir" and isinstance(value, str) and value and not os.path.isabs(value):
+        return "give an absolute path, such as '/var/lib/project/spool', which is the same folder in every process"
+    if name in _TEXTS:
         return None if isinstance(value, str) and len(value) <= 255 else "give a text of at most 255 characters"
-    least = _LEAST[name]
+    least, unit = _LEAST[name], {"delivery_limit": "", "long_delay": " of seconds"}.get(name, " of characters")
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return None
-    return f"give a whole number of characters, {least} or more"
+    if value is None and name in _MAY_BE_NONE:
+        return None
+    return f"give a whole number{unit}, {least} or more{', or None' if name in _MAY_BE_NONE else ''}"
 
 
 @lru_cache(maxsize=1)
@@ -105,8 +135,8 @@ def current() -> Settings:
     if found := problems(raw):
         raise ConfigurationError(" ".join(found))
     values = {key.lower(): value for key, value in raw.items()}
-    if "redact" in values:
-        values["redact"] = tuple(values["redact"])
+    for name in _LISTS.keys() & values.keys():
+        values[name] = tuple(values[name])
     return Settings(**values)
 
 

@@ -6,9 +6,11 @@ it to a person. What a person reads is derived from the envelope; the envelope i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from celery import Celery
@@ -22,8 +24,18 @@ from django_taskkit.origin import origin_of
 GENERATION_HEADER = "taskkit_generation"
 """How often the message had been requeued when it was sent; absent from a message that never was."""
 
+REQUEUED_AT_HEADER = "taskkit_requeued_at"
+"""Seconds since the epoch; a worker forgets what it was told to revoke before that."""
+
 PREVIOUS_DELAY_HEADER = "taskkit_previous_delay"
 """Whole seconds before the retry that carries it; decorrelated jitter grows from it."""
+
+NO_ID_PREFIX = "no-id-"
+"""What the task id of a message without one begins with."""
+
+_CHANGED_BY_REQUEUE = frozenset(
+    {"retries", "eta", "expires", GENERATION_HEADER, REQUEUED_AT_HEADER, PREVIOUS_DELAY_HEADER}
+)
 
 RAW_MESSAGE = "taskkit_message"
 """The key under which a worker hands the message as received to the process that runs the task."""
@@ -90,7 +102,8 @@ class Envelope:
 
     @property
     def task_id(self) -> str:
-        return str(self.headers.get("id") or self.properties.get("correlation_id") or "")
+        """Celery's id; for a message that has none, which is not Celery's, one made of the message itself."""
+        return str(self.headers.get("id") or self.properties.get("correlation_id") or self._digest())
 
     @property
     def task_name(self) -> str:
@@ -105,12 +118,12 @@ class Envelope:
         return _whole_number(self.headers.get(GENERATION_HEADER))
 
     @classmethod
-    def from_message(cls, message: Message, app: Celery) -> Envelope:
+    def from_message(cls, message: Message, app: Celery, queue: str | None = None) -> Envelope:
         """Keep a message as the broker delivered it; nothing is decoded."""
         delivery = message.delivery_info or {}
         return cls.of(
             app,
-            (message.body, message.content_type, message.content_encoding, message.headers, None),
+            (message.body, message.content_type, message.content_encoding, message.headers, queue),
             message.properties,
             delivery,
         )
@@ -167,10 +180,18 @@ class Envelope:
             "eta": eta.isoformat() if eta else None,
             "expires": None,
             GENERATION_HEADER: generation,
+            REQUEUED_AT_HEADER: time.time(),
         }
         headers = {**self.headers, **fresh}
         headers.pop(PREVIOUS_DELAY_HEADER, None)
         return replace(self, headers=headers)
+
+    def _digest(self) -> str:
+        """Return the same text for the same message, however often it is delivered or requeued."""
+        headers = {key: value for key, value in self.headers.items() if key not in _CHANGED_BY_REQUEUE}
+        parts = (self.content_type, self.content_encoding, _sorted(headers), _sorted(self.properties))
+        digest = sha256("\n".join(parts).encode("utf-8", "backslashreplace") + self.body).hexdigest()
+        return f"{NO_ID_PREFIX}{digest[:32]}"
 
     def payload(self) -> tuple[Any, Any, Any]:
         """Return ``(args, kwargs, embed)`` for a person to read.
@@ -185,6 +206,10 @@ class Envelope:
         except Exception as exc:
             raise UndecodableError(_("the body is not a task message: %s") % type(exc).__name__) from exc
         return args, kwargs, embed
+
+
+def _sorted(mapping: Mapping[str, Any]) -> str:
+    return repr(sorted((str(key), repr(value)) for key, value in mapping.items()))
 
 
 def _as_bytes(body: Any, encoding: str | None) -> bytes:

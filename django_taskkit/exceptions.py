@@ -13,6 +13,10 @@ class ConfigurationError(TaskkitError, ImproperlyConfigured):
     """A setting or a retry option makes no sense; the message names the value and the remedy."""
 
 
+class NoAppError(ConfigurationError):
+    """This process has no Celery app of the project's, only the one that Celery makes where there is none."""
+
+
 class RetryNotPublishedError(TaskkitError):
     """A retry could not be handed to the broker, and the message can't be given back to it either."""
 

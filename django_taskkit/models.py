@@ -1,5 +1,6 @@
 """The models, where Django's app registry looks for them."""
 
-from django_taskkit.dlq.models import DeadLetter, DeadLetterEvent
+from django_taskkit.dlq.models import DeadLetter, DeadLetterEvent, Redelivery
+from django_taskkit.outbox.model import OutboxLease, OutboxMessage, RelayHeartbeat
 
-__all__ = ["DeadLetter", "DeadLetterEvent"]
+__all__ = ["DeadLetter", "DeadLetterEvent", "OutboxLease", "OutboxMessage", "Redelivery", "RelayHeartbeat"]

@@ -1,13 +1,21 @@
 """Fixtures for tests without services: Celery's real message path over kombu's in-memory broker."""
 
 import itertools
+import pickle
+import time
 
 import pytest
+from billiard.einfo import ExceptionInfo
+from billiard.pool import ApplyResult, Pool, TimeoutHandler
 from celery import Celery, _state, signals
-from celery.app.trace import trace_task_ret
+from celery.concurrency.prefork import TaskPool
 from celery.contrib.django.task import DjangoTask
-from celery.worker.request import Request
-from celery.worker.state import task_reserved
+from celery.exceptions import TaskRevokedError
+from celery.utils.imports import symbol_by_name
+from celery.worker import state as worker_state
+from celery.worker import strategy
+from django.core.management import call_command
+from django.test import override_settings
 
 _names = itertools.count()
 
@@ -29,16 +37,79 @@ class Step:
         self.result = result
 
 
+class Job:
+    """One task in a pool process: billiard's own job, whose process is the test."""
+
+    def __init__(self, target, args, **options):
+        self.target = target
+        self.args = args
+        # What a callback raises would end or disturb a real worker's loop; here it fails the test.
+        self.applied = ApplyResult({}, callbacks_propagate=(Exception,), **options)
+
+    def accept(self, pid=4242):
+        """Take the job, as a process does before anything else."""
+        self.applied._ack(None, time.monotonic(), pid, None)
+        return self
+
+    def run(self):
+        """Run the task and report what came of it, over the pipe; returns that."""
+        self.accept()
+        try:
+            result = (True, self.target(*self.args))
+        except BaseException:  # as billiard's Worker.workloop
+            result = (False, ExceptionInfo())
+        result = pickle.loads(pickle.dumps(result))
+        self.applied._set(0, result)
+        return result
+
+    def lose(self, exitcode=-9):
+        """Die without a word."""
+        Pool.mark_as_worker_lost(None, self.applied, exitcode)
+
+    def terminated(self, signum=15):
+        """Die of the signal that the worker sent."""
+        self.applied._set_terminated(signum)
+
+    def exceed_hard_limit(self):
+        TimeoutHandler([], {}, None, None).on_hard_timeout(self.applied)
+
+    def report(self, exc):
+        """Report ``exc`` from outside the tracer."""
+        try:
+            raise exc  # noqa: TRY301 (billiard reads what is being handled)
+        except BaseException:
+            self.applied._set(0, (False, pickle.loads(pickle.dumps(ExceptionInfo()))))
+
+
+class PoolByHand(TaskPool):
+    """Celery's prefork pool, with the test in the place of its processes."""
+
+    def __init__(self, app):
+        super().__init__(limit=1, app=app)
+        self.jobs = []
+        self.killed = []
+
+    def on_apply(self, target, args=(), kwargs=None, **options):
+        known = ("callback", "accept_callback", "timeout_callback", "error_callback", "soft_timeout", "timeout")
+        job = Job(target, args, **{name: options[name] for name in known})
+        self.jobs.append(job)
+        return job.applied
+
+    def terminate_job(self, pid, signal=None):
+        self.killed.append((pid, signal))
+
+
 class Station:
     """A Celery app with a queue of its own, and the worker's message path one message at a time.
 
-    The message is really published and received, goes through Celery's own request and tracer, and is
-    acknowledged as Celery would; only the loop around it is missing.
+    The message is really published and received, goes through the request that a worker makes and Celery's tracer,
+    and is acknowledged as Celery would; only the loop around it is missing.
     """
 
     def __init__(self, app):
         self.app = app
         self.queue = app.conf.task_default_queue
+        self.pool = PoolByHand(app)
         self._connection = app.connection_for_read()
         self._channel = self._connection.channel()
 
@@ -55,29 +126,37 @@ class Station:
         message = self.take()
         return None if message is None else self.run(message)
 
-    def run(self, message, headers=None, **options):
-        request = Request(
+    def request(self, message, headers=None, pool=None, hostname=None, **options):
+        """Return the request that a worker makes of ``message``, received but not started."""
+        task = self.app.tasks[(headers or message.headers)["task"]]
+        made = strategy.create_request_cls(
+            symbol_by_name(task.Request), task, pool or self.pool, hostname, None, app=self.app
+        )
+        request = made(
             message,
-            app=self.app,
-            task=self.app.tasks[(headers or message.headers)["task"]],
-            headers=headers,
-            on_ack=message.ack_log_error,
-            on_reject=message.reject_log_error,
-            connection_errors=(OSError,),
-            **options,
+            **{
+                "app": self.app,
+                "task": task,
+                "hostname": hostname,
+                "headers": headers,
+                "on_ack": message.ack_log_error,
+                "on_reject": message.reject_log_error,
+                "connection_errors": (OSError,),
+                **options,
+            },
         )
         signals.task_received.send(sender=None, request=request)
-        task_reserved(request)
-        failed, result, runtime = trace_task_ret(
-            request.type,
-            request.id,
-            request.request_dict,
-            request.body,
-            request.content_type,
-            request.content_encoding,
-            app=self.app,
-        )
-        request.on_success((failed, result, runtime))
+        worker_state.task_reserved(request)
+        return request
+
+    def run(self, message, headers=None, **options):
+        request = self.request(message, headers, **options)
+        try:
+            request.execute_using_pool(self.pool)
+        except TaskRevokedError:
+            return Step(message, request, None, None)
+        reported, value = self.pool.jobs.pop().run()
+        failed, result, _runtime = value if reported else (1, value, None)
         return Step(message, request, failed, result)
 
     def run_all(self, limit=50):
@@ -89,6 +168,15 @@ class Station:
 
     def close(self):
         self._connection.release()
+
+
+@pytest.fixture(autouse=True)
+def no_outage_before():
+    """An outage that one test makes keeps the recorder away from database and broker for some seconds."""
+    from django_taskkit.dlq import recorder, spool
+
+    recorder.database_pause.end()
+    spool.broker_pause.end()
 
 
 @pytest.fixture
@@ -107,5 +195,32 @@ def station():
     station = Station(app)
     yield station
     station.close()
+    worker_state.reset_state()
+    _state._set_task_join_will_block(False)  # what a worker that was built in this process has left
     _state._set_current_app(before)
     _state.set_default_app(default)
+
+
+@pytest.fixture
+def no_app():
+    """A process that has not imported the project's Celery app; what Celery makes in its place is taken away again."""
+    before, default = _state._tls.current_app, _state.default_app
+    _state._set_current_app(None)
+    _state.set_default_app(None)
+    yield
+    _state._set_current_app(before)
+    _state.set_default_app(default)
+
+
+@pytest.fixture(scope="module")
+def tables_of_results(django_db_setup, django_db_blocker):
+    """django-celery-results as an app of this project, with its tables."""
+    pytest.importorskip("django_celery_results")
+    from django.conf import settings
+
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "django_celery_results"]):
+        with django_db_blocker.unblock():
+            call_command("migrate", "django_celery_results", verbosity=0)
+        yield
+        with django_db_blocker.unblock():
+            call_command("migrate", "django_celery_results", "zero", verbosity=0)

@@ -34,6 +34,8 @@ def test_settings_follow_override_settings(settings):
         ({"RELEASE": 2}, "TASKKIT['RELEASE'] is 2; give a text of at most 255 characters."),
         ({"TRACEBACK_MAX_LENGTH": 10}, "give a whole number of characters, 1000 or more"),
         ({"MESSAGE_MAX_LENGTH": True}, "give a whole number of characters, 100 or more"),
+        ({"SPOOL_DIR": "spool"}, "TASKKIT['SPOOL_DIR'] is 'spool'; give an absolute path"),
+        ({"SPOOL_DIR": "~/spool"}, "give an absolute path"),
         (["RELEASE"], "TASKKIT is ['RELEASE'], but it has to be a dict"),
     ],
 )

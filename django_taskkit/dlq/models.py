@@ -26,13 +26,32 @@ class MessageField(TextField):
     """
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        return {} if not value else kombu_json.loads(value)
+        return decode_mapping(value) if value else {}
 
     def to_python(self, value: Any) -> Any:
-        return kombu_json.loads(value) if isinstance(value, str) and value else value
+        return decode_mapping(value) if isinstance(value, str) and value else value
 
     def get_prep_value(self, value: Any) -> Any:
         return value if isinstance(value, str) else encode_mapping(value or {})
+
+
+def decode_mapping(text: str) -> dict[str, Any]:
+    """Return what :func:`encode_mapping` wrote; what only looks like one of kombu's marks is left as it is.
+
+    Never raises: a list of dead letters must not end at the first odd one. Text that is no mapping comes back under the
+    key ``"unreadable"``.
+    """
+    try:
+        return dict(kombu_json.loads(text, object_hook=_unmarked))
+    except (ValueError, TypeError, RecursionError):
+        return {"unreadable": text}
+
+
+def _unmarked(found: dict[str, Any]) -> Any:
+    try:
+        return kombu_json.object_hook(found)
+    except Exception:  # the sender of a message may put anything there
+        return found
 
 
 def encode_mapping(value: Any) -> str:
@@ -91,14 +110,44 @@ class Reason(models.TextChoices):
     BROKER = "broker", _("dead-lettered by the broker")
 
 
-class DeadLetter(models.Model):
+class StoredMessage(models.Model):
+    """A row that holds a whole message; :func:`django_taskkit.dlq.death.message_columns` makes the values."""
+
+    task_name = models.CharField(_("task"), max_length=255)
+    queue = models.CharField(_("queue"), max_length=255, blank=True)
+    body = models.BinaryField(_("body"))
+    content_type = models.CharField(max_length=255, blank=True)
+    content_encoding = models.CharField(max_length=255, blank=True)
+    headers = MessageField(_("headers"), blank=True)
+    properties = MessageField(_("properties"), blank=True)
+    exchange = models.CharField(_("exchange"), max_length=255, blank=True)
+    routing_key = models.CharField(_("routing key"), max_length=255, blank=True)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def envelope(self) -> Envelope:
+        """The message, ready to be sent again."""
+        return Envelope(
+            body=bytes(self.body),
+            content_type=self.content_type,
+            content_encoding=self.content_encoding,
+            headers=self.headers,
+            properties=self.properties,
+            exchange=self.exchange,
+            routing_key=self.routing_key,
+            queue=self.queue,
+        )
+
+
+class DeadLetter(StoredMessage):
     """A message that will not run again unless someone acts."""
 
     task_id = TaskIdField(_("task id"), max_length=255, unique=True)
     task_name = models.CharField(_("task"), max_length=255, db_index=True)
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.DEAD)
     reason = models.CharField(_("reason"), max_length=32, choices=Reason.choices, db_index=True)
-    queue = models.CharField(_("queue"), max_length=255, blank=True)
     exception_class = models.CharField(_("exception"), max_length=255, blank=True)
     exception_message = models.TextField(_("message"), blank=True)
     traceback = models.TextField(_("traceback"), blank=True)
@@ -114,6 +163,12 @@ class DeadLetter(models.Model):
         default=1,
         help_text=_("Runs since the message was last sent, the one that died included."),
     )
+    body_ran = models.BooleanField(
+        _("body ran"),
+        default=False,
+        db_default=False,
+        help_text=_("The task itself had ended well; requeueing it does its work once more."),
+    )
     requeue_count = models.PositiveIntegerField(_("requeued"), default=0, help_text=_("How often it was put back."))
     died_at = models.DateTimeField(_("died at"), db_index=True)
     root_id = models.CharField(_("root id"), max_length=255, blank=True)
@@ -121,14 +176,6 @@ class DeadLetter(models.Model):
     group_id = models.CharField(_("group id"), max_length=255, blank=True)
     worker = models.CharField(_("worker"), max_length=255, blank=True)
     release = models.CharField(_("release"), max_length=255, blank=True)
-
-    body = models.BinaryField(_("body"))
-    content_type = models.CharField(max_length=255, blank=True)
-    content_encoding = models.CharField(max_length=255, blank=True)
-    headers = MessageField(_("headers"), blank=True)
-    properties = MessageField(_("properties"), blank=True)
-    exchange = models.CharField(_("exchange"), max_length=255, blank=True)
-    routing_key = models.CharField(_("routing key"), max_length=255, blank=True)
 
     class Meta:
         verbose_name = _("dead letter")
@@ -145,20 +192,6 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task_name}[{self.task_id}]"
-
-    @property
-    def envelope(self) -> Envelope:
-        """The message, ready to be sent again."""
-        return Envelope(
-            body=bytes(self.body),
-            content_type=self.content_type,
-            content_encoding=self.content_encoding,
-            headers=self.headers,
-            properties=self.properties,
-            exchange=self.exchange,
-            routing_key=self.routing_key,
-            queue=self.queue,
-        )
 
 
 class DeadLetterEvent(models.Model):
@@ -188,3 +221,19 @@ class DeadLetterEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class Redelivery(models.Model):
+    """How often a message was started that the broker had delivered before; messages delivered once have no row."""
+
+    key = TaskIdField(max_length=255, unique=True)
+    """Task id, generation and retry: each retry and each requeue is a new message."""
+    starts = models.PositiveIntegerField()
+    """Starts, the first delivery's included."""
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.starts}"

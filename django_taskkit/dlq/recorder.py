@@ -10,180 +10,117 @@ The life of a failing task, as far as this module sees it:
 4. It succeeds: :func:`recover` marks the row *recovered*. Or it dies again: :func:`record` finds the row
    *requeued*, describes the new death in it, and adds to its history.
 
-Nothing here raises into the worker. What could not be written is said in the log, with the task id.
+If the database takes no row, the death goes to the spool, which brings it into the table later; so does a recovery.
+Nothing here raises into the worker, or keeps it waiting without a bound. What could not be kept at all is said in the
+log, with its id.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any
 
-from django.db import (
-    DatabaseError,
-    IntegrityError,
-    InterfaceError,
-    connections,
-    router,
-    transaction,
-)
-from django.db.models import F, Q
-from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from django_taskkit import signals
+from django_taskkit.dlq import rows, spool
 from django_taskkit.dlq.death import Death
-from django_taskkit.dlq.models import DeadLetter, DeadLetterEvent, Status
-from django_taskkit.dlq.text import bounded, shortened
+from django_taskkit.dlq.pause import Pause
+from django_taskkit.dlq.recovery import Recovery
 
 logger = logging.getLogger("django_taskkit")
 
-_PLAIN_LIMIT = 1_000
-"""Characters of text in a row that the database refused at first."""
+database_pause = Pause(seconds=5)
+"""A thousand tasks that fail in an outage don't each wait for the database."""
+
+PAUSED = "it failed a moment ago"
+
+FILES_AT_A_TIME = 20
+"""Files of the spool that a worker brings in when its database works again, after a death of its own."""
 
 
-def record(death: Death) -> bool:
-    """Write ``death`` down; True if it is (or already was) in the table.
+def record(death: Death, *, late: bool = False) -> bool:
+    """Write ``death`` down; True if it is in the table, or in the spool.
 
-    The first failure to write may be a connection that went stale while the task ran: it is closed and the
-    write is tried once more, then once with short ASCII texts in case the texts were what was refused.
-    """
-    task_id = death.envelope.task_id
-    for attempt in (death, death, _plain(death)):
-        try:
-            row = _write(attempt)
-        except Exception as exc:  # one of the two edges where anything is caught: the worker must live on
-            _forget_connection(exc)
-            failure = exc
-            continue
-        if row is not None:
-            _announce_death(row)
-        return True
-    logger.critical(
-        "task %s[%s] died (%s) and its dead letter could not be written: %s: %s",
-        death.task_name,
-        task_id,
-        death.reason,
-        type(failure).__name__,
-        failure,
-    )
-    return False
-
-
-def _write(death: Death) -> DeadLetter | None:
-    """Insert the row or reopen the one that waits for this death; None if the death is known already."""
-    using = router.db_for_write(DeadLetter)
-    task_id, generation = bounded(death.envelope.task_id), death.envelope.generation
-    columns = death.columns()
-    with transaction.atomic(using=using):
-        try:
-            with transaction.atomic(using=using):
-                row = DeadLetter.objects.using(using).create(task_id=task_id, requeue_count=generation, **columns)
-        except IntegrityError:
-            rows = DeadLetter.objects.using(using).filter(task_id=task_id)
-            count = Greatest(F("requeue_count"), generation)
-            if not rows.filter(_is_news(generation)).update(status=Status.DEAD, requeue_count=count, **columns):
-                _compare(rows.get(), death)
-                return None
-            row = rows.get()
-        DeadLetterEvent.objects.using(using).create(
-            dead_letter=row,
-            kind=DeadLetterEvent.Kind.DIED,
-            at=death.died_at,
-            generation=generation,
-            note=_note(row),
-        )
-    return row
-
-
-def _is_news(generation: int) -> Q:
-    """Select the row if a death in ``generation`` changes it.
-
-    A requeued row takes any: where it is an old message that was delivered once more, the one that was requeued
-    still closes the row when it succeeds. A recovered row is opened by another generation only, which is a new message
-    under an old id; a discarded row by any, for the same reason. A dead row knows already.
-    """
-    recovered = Q(status=Status.RECOVERED) & ~Q(requeue_count=generation)
-    return Q(status=Status.REQUEUED) | recovered | Q(status=Status.DISCARDED)
-
-
-def _compare(row: DeadLetter, death: Death) -> None:
-    if row.status == Status.DEAD and bytes(row.body) != death.envelope.body:
-        logger.error(
-            "task %s[%s] died, and so did another message under the same id, which its dead letter keeps; "
-            "task ids have to be unique",
-            death.task_name,
-            death.envelope.task_id,
-        )
-
-
-def recover(task_id: str, generation: int, note: str = "") -> bool:
-    """Mark the row of a requeued message that succeeded, or ended by ``Ignore``; True if there was one.
-
-    The row may also be *dead*: a publish that seemed to fail and had reached the broker after all.
+    ``late`` is for a death that was kept somewhere else meanwhile; see :func:`rows.write`.
     """
     try:
-        using = router.db_for_write(DeadLetter)
-        with transaction.atomic(using=using):
-            rows = DeadLetter.objects.using(using).filter(
-                task_id=bounded(task_id),
-                status__in=[Status.REQUEUED, Status.DEAD],
-                requeue_count__lte=generation,
-            )
-            if not rows.update(status=Status.RECOVERED, requeue_count=generation):
-                return False
-            row = DeadLetter.objects.using(using).get(task_id=bounded(task_id))
-            DeadLetterEvent.objects.using(using).create(
-                dead_letter=row,
-                kind=DeadLetterEvent.Kind.RECOVERED,
-                at=timezone.now(),
-                generation=generation,
-                note=note,
-            )
-    except Exception as exc:  # the task has succeeded; that must not turn into a failure here
-        _forget_connection(exc)
-        logger.exception("task %s succeeded after a requeue, but its dead letter could not be marked", task_id)
+        if failure := _why_not_written(death, late=late):
+            place = spool.keep(death)
+    except Exception as exc:  # one of the two edges where anything is caught: the worker must live on
+        logger.critical(
+            "task %s[%s] died (%s) and its dead letter could be neither written nor spooled: %s: %s",
+            death.task_name,
+            death.envelope.task_id,
+            death.reason,
+            type(exc).__name__,
+            exc,
+        )
         return False
-    signals.announce(
-        signals.task_recovered,
-        signals.Recovered(task_id=row.task_id, task_name=row.task_name, dead_letter_id=row.pk, generation=generation),
-    )
+    if failure:
+        logger.warning(
+            "task %s[%s] died (%s); the database does not take its dead letter, which waits in %s: %s",
+            death.task_name,
+            death.envelope.task_id,
+            death.reason,
+            place,
+            failure,
+        )
     return True
 
 
-def _plain(death: Death) -> Death:
-    def ascii_only(text: str) -> str:
-        return shortened(text.encode("ascii", "backslashreplace").decode(), _PLAIN_LIMIT)
+def _why_not_written(death: Death, *, late: bool) -> str:
+    if database_pause.on:
+        return PAUSED
+    try:
+        rows.write(death, late=late)
+    except rows.DatabaseDownError as exc:
+        database_pause.begin()
+        return str(exc)
+    except rows.RowRefusedError as exc:
+        return str(exc)
+    _bring_in_files()
+    return ""
 
-    return replace(
-        death,
-        exception_message=ascii_only(death.exception_message),
-        traceback=ascii_only(death.traceback),
-        exception_class=bounded(death.exception_class.encode("ascii", "backslashreplace").decode()),
+
+def _bring_in_files() -> None:
+    """Bring in what this machine spooled: its relay may be another machine."""
+    try:
+        spool.drain_files(FILES_AT_A_TIME)
+    except Exception:
+        logger.exception("the files of the spool could not be brought in")
+
+
+def recover(task_id: str, generation: int, note: str = "") -> bool:
+    """Mark the row of a requeued message that succeeded, or ended by ``Ignore``; True if there was one to mark.
+
+    Where the database doesn't take it, it goes to the spool as a death does: the row is marked later.
+    """
+    recovery = Recovery(task_id=task_id, generation=generation, at=timezone.now(), note=note)
+    try:
+        if not database_pause.on:
+            marked = rows.recover(recovery)
+            _bring_in_files()
+            return marked
+        failure = PAUSED
+    except rows.DatabaseDownError as exc:
+        database_pause.begin()
+        failure = str(exc)
+    except Exception as exc:  # the task has succeeded; that must not turn into a failure here
+        failure = f"{type(exc).__name__}: {exc}"
+    try:
+        place = spool.keep(recovery)
+    except Exception as exc:
+        logger.critical(
+            "task %s succeeded after a requeue, which could be neither written down (%s) nor spooled: %s: %s",
+            task_id,
+            failure,
+            type(exc).__name__,
+            exc,
+        )
+        return False
+    logger.warning(
+        "task %s succeeded after a requeue; the database does not take that, and it waits in %s: %s",
+        task_id,
+        place,
+        failure,
     )
-
-
-def _forget_connection(exc: Exception) -> None:
-    """Close a connection that an error may have broken, unless a transaction of the caller's is open on it."""
-    if not isinstance(exc, (DatabaseError, InterfaceError)):
-        return
-    connection = connections[router.db_for_write(DeadLetter)]
-    if not connection.in_atomic_block:
-        with suppress(Exception):  # PyMySQL complains of a connection that is closed already; Django forgets it anyway
-            connection.close()
-
-
-def _note(row: DeadLetter) -> str:
-    return shortened(": ".join(filter(None, [row.exception_class, row.exception_message])), _PLAIN_LIMIT)
-
-
-def _announce_death(row: DeadLetter) -> None:
-    event: dict[str, Any] = {
-        name: getattr(row, name)
-        for name in ("task_id", "task_name", "reason", "exception_class", "exception_message", "attempts")
-    }
-    signals.announce(
-        signals.task_dead_lettered,
-        signals.DeadLettered(dead_letter_id=row.pk, generation=row.requeue_count, **event),
-    )
+    return False

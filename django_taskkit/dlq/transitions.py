@@ -15,14 +15,15 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from celery import Celery
-from celery.app import app_or_default
-from django.db import router, transaction
+from django.db import connections, router, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from django_taskkit import signals
 from django_taskkit.dlq.models import DeadLetter, DeadLetterEvent, Status
+from django_taskkit.dlq.pause import Gaps
+from django_taskkit.dlq.project import project_app
 from django_taskkit.dlq.publisher import BrokerUnreachableError, Publisher
 from django_taskkit.dlq.text import bounded, storable
 from django_taskkit.exceptions import PublishError
@@ -68,6 +69,7 @@ def requeue(
     queue: str | None = None,
     countdown: float | None = None,
     force: bool = False,
+    even_if_ran: bool = False,
     app: Celery | None = None,
 ) -> RequeueReport:
     """Put messages back on their queue: the same id, body and headers, with no retries used.
@@ -79,31 +81,41 @@ def requeue(
         countdown: seconds until the tasks may run.
         force: also send messages again that were requeued and have not ended, because they are lost: somebody emptied
             the queue, or it has no worker. One that still waits or runs will run twice.
+        even_if_ran: also send messages again whose task had ended well, and only its result or what follows it could
+            not be stored or sent (``body_ran``). What the task does will be done once more.
         app: the Celery app whose broker takes them; by default the current one.
 
     Only rows that are *dead* (with ``force``: or *requeued*) are put back; every other one is in ``refused`` with the
     reason. When the broker can't be reached, the row that was tried is refused, keeps its status, and the rest is not
     tried.
+
+    Raises:
+        NoAppError: no ``app`` is given, and this process has none of the project's.
     """
     # In UTC whatever USE_TZ says: what has no time zone would be read in that of Celery.
     eta = None if countdown is None else datetime.now(utc_zone.utc) + timedelta(seconds=countdown)
     allowed = [Status.DEAD, Status.REQUEUED] if force else [Status.DEAD]
     requeued, not_tried = 0, 0
     refused: list[Refusal] = []
-    with Publisher(app or app_or_default()) as publisher:
+    with Publisher(app or project_app()) as publisher:
         rows = _keys(dead_letters)
+        using = router.db_for_write(DeadLetter)
+        gaps = Gaps(connections[using].vendor)
         for pk in rows:
-            using = router.db_for_write(DeadLetter)
+            gaps.leave()
             try:
+                publisher.connect()  # not while the row is locked, which on SQLite is the whole database
                 with transaction.atomic(using=using):
-                    row = _claim(pk, allowed, status=Status.REQUEUED, requeue_count=F("requeue_count") + 1)
+                    changes = {"status": Status.REQUEUED, "requeue_count": F("requeue_count") + 1}
+                    row = _claim(pk, allowed, changes, even_if_ran=even_if_ran)
                     if isinstance(row, Refusal):
                         refused.append(row)
                         continue
                     _remember(row, DeadLetterEvent.Kind.REQUEUED, by, note=f"to queue {queue}" if queue else "")
                     publisher.publish(row.envelope.again(generation=row.requeue_count, eta=eta), queue, countdown)
             except PublishError as exc:
-                refused.append(Refusal(DeadLetter.objects.using(using).defer(*HEAVY).get(pk=pk), str(exc)))
+                row = DeadLetter.objects.using(using).defer(*HEAVY).filter(pk=pk).first() or DeadLetter(pk=pk)
+                refused.append(Refusal(row, str(exc)))
                 if isinstance(exc, BrokerUnreachableError):
                     not_tried = sum(1 for _rest in rows)
                 continue
@@ -129,9 +141,12 @@ def discard(dead_letters: DeadLetters, *, by: Any = None, note: str = "", force:
     allowed = [Status.DEAD, Status.HELD, Status.REQUEUED] if force else [Status.DEAD, Status.HELD]
     discarded = 0
     refused: list[Refusal] = []
+    using = router.db_for_write(DeadLetter)
+    gaps = Gaps(connections[using].vendor)
     for pk in _keys(dead_letters):
-        with transaction.atomic(using=router.db_for_write(DeadLetter)):
-            row = _claim(pk, allowed, status=Status.DISCARDED)
+        gaps.leave()
+        with transaction.atomic(using=using):
+            row = _claim(pk, allowed, {"status": Status.DISCARDED})
             if isinstance(row, Refusal):
                 refused.append(row)
                 continue
@@ -146,13 +161,16 @@ def discard(dead_letters: DeadLetters, *, by: Any = None, note: str = "", force:
     return DiscardReport(discarded=discarded, refused=tuple(refused))
 
 
-def _claim(pk: int, allowed: list[Status], **values: Any) -> DeadLetter | Refusal:
+def _claim(pk: int, allowed: list[Status], changes: dict[str, Any], even_if_ran: bool = True) -> DeadLetter | Refusal:
     rows = DeadLetter.objects.using(router.db_for_write(DeadLetter)).filter(pk=pk)
-    if rows.filter(status__in=allowed).update(**values):
+    able = rows.filter(status__in=allowed) if even_if_ran else rows.filter(status__in=allowed, body_ran=False)
+    if able.update(**changes):
         return rows.get()
     row = rows.defer(*HEAVY).first()
     if row is None:
         return Refusal(DeadLetter(pk=pk), _("it was deleted"))
+    if row.status in allowed:
+        return Refusal(row, _("its task had ended well, and would do its work once more"))
     return Refusal(row, _("it is %(status)s by now") % {"status": row.get_status_display()})
 
 

@@ -51,6 +51,7 @@ def test_the_same_message_is_sent_again(station, letter):
     assert (report.requeued, report.refused) == (1, ())
     assert message.body == bytes(letter.body)
     assert (message.content_type, message.content_encoding) == (letter.content_type, letter.content_encoding)
+    assert message.headers.pop("taskkit_requeued_at") > letter.died_at.timestamp()
     assert message.headers == {**letter.headers, "retries": 0, "expires": None, "taskkit_generation": 1}
     assert message.properties["priority"] == 3
     assert message.properties["correlation_id"] == "the-id"
@@ -289,3 +290,42 @@ def test_two_operators_requeue_a_message_once(station, letter):
 
     assert sorted(report.requeued for report in reports) == [0, 0, 0, 1]
     assert station.waiting() == 1
+
+
+def test_a_task_that_ran_to_its_end_is_not_run_again_without_a_word(station, letter):
+    DeadLetter.objects.update(body_ran=True)
+
+    refused = requeue(letter)
+    done = requeue(letter, even_if_ran=True)
+
+    assert refused.refused[0].reason == "its task had ended well, and would do its work once more"
+    assert (refused.requeued, done.requeued) == (0, 1)
+
+
+def test_the_broker_is_connected_before_a_row_is_locked(station, fail, monkeypatch):
+    """On SQLite the lock is on the whole database, and workers could not write down what dies meanwhile."""
+    depths = []
+
+    class Recording(transitions.Publisher):
+        def connect(self):
+            depths.append(len(connection.savepoint_ids))
+            super().connect()
+            assert self._connection.connected
+
+    monkeypatch.setattr(transitions, "Publisher", Recording)
+    for number in range(2):
+        fail.delay(number)
+    station.run_all()
+
+    assert requeue(DeadLetter.objects.all()).requeued == 2
+    assert depths == [0, 0]
+
+
+def test_a_row_that_is_deleted_while_the_broker_is_down_is_refused_like_the_others(station, letter):
+    gone = DeadLetter.objects.get()
+    rows = [DeadLetter(pk=gone.pk)]
+    gone.delete()
+
+    [refusal] = requeue(rows, app=unreachable()).refused
+
+    assert "the broker can't be reached" in refusal.reason
