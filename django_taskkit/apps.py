@@ -15,7 +15,9 @@ class TaskkitConfig(AppConfig):
     def ready(self) -> None:
         """Put the recorder in front of Celery's failure handling, and register the checks."""
         from django_taskkit import checks  # noqa: F401
+        from django_taskkit.outbox import hooks as outbox
         from django_taskkit.worker import hooks, startup
 
         hooks.install()
+        outbox.install()
         startup.install()

@@ -7,6 +7,7 @@ backend is down, and what a signal receiver raises is swallowed. :func:`capture`
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_taskkit")
 
+RECORDED = "taskkit_recorded"
+"""Set on the failure that a pool process reports when there is nothing left to record for the worker."""
+
 
 def wants_capture(task: Task) -> bool:
     """Say whether failures of ``task`` become dead letters."""
@@ -36,18 +40,17 @@ def wants_capture(task: Task) -> bool:
 
 
 def capture(task: Task, request: Context, exc: BaseException) -> bool:
-    """Record the terminal failure of a task; never raises. True if it is in the table."""
+    """Record the terminal failure of a task; never raises. True if nothing is left to be recorded."""
     try:
         if request.is_eager or request.called_directly or not wants_capture(task):
             return False
         # Its retry is on the way, and only the note of it could not be stored: the task is not dead.
         if getattr(request, "taskkit_sent_again", False):
-            return False
+            return True
         envelope = Envelope.from_context(request, task.serializer, task.app)
         reason = reason_of(task, request, exc)
-        return record(
-            Death.by_exception(envelope, exc, reason=reason, worker=request.hostname or "", task_name=task.name)
-        )
+        death = Death.by_exception(envelope, exc, reason=reason, worker=request.hostname or "", task_name=task.name)
+        return record(replace(death, body_ran=body_returned(exc)))
     except Exception:  # the worker goes on whatever was odd about this task
         logger.critical("task %s[%s] died and could not be captured", task.name, request.id, exc_info=True)
         return False

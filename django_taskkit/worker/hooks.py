@@ -1,10 +1,10 @@
-"""Where Celery is hooked into: two methods of its tracer, and signals that carry facts on.
+"""Where Celery is hooked into: its tracer, the class of its requests, its consumer, and signals that carry facts on.
 
-``TraceInfo`` is what every pool calls with the outcome of every task, after retries, ``Ignore`` and ``Reject`` have
-been told apart; :func:`install` puts the recorder in front of what it does with a failure.
+``TraceInfo`` is what every pool calls with the outcome of every task that does not succeed, after retries, ``Ignore``
+and ``Reject`` have been told apart; :func:`install` puts the recorder in front of what it does with a failure. Of a
+success every pool tells the result backend, also the one that stores nothing.
 
-The message as received reaches that place through the request: Celery sends ``task_received`` for every message
-before it goes to the pool, and the body put into the request there is the object that the pool sends anyway.
+The message as received reaches that place through the request, into which our class of it puts the message.
 
 A run may publish a message under its own id: a retry, or a task that it is replaced by. That message then carries the
 task's fate, so it gets the generation of the one that is running, and this run decides nothing any more.
@@ -16,22 +16,32 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from billiard.einfo import ExceptionInfo
 from celery import signals as celery_signals
-from celery.app import app_or_default
 from celery.app.task import Context
 from celery.app.trace import TraceInfo
+from celery.backends.base import Backend
+from celery.concurrency.prefork import TaskPool as Prefork
 from celery.exceptions import Retry
+from celery.worker import strategy
+from celery.worker.consumer import Consumer
 
 from django_taskkit import conf, signals
 from django_taskkit.dlq.recorder import recover
 from django_taskkit.dlq.text import class_of, message_of
 from django_taskkit.envelope import GENERATION_HEADER, RAW_MESSAGE
-from django_taskkit.worker.capture import capture
+from django_taskkit.running import running_under
+from django_taskkit.worker import chord_members, chords
+from django_taskkit.worker.capture import RECORDED, capture
+from django_taskkit.worker.in_pool import PooledRequest
+from django_taskkit.worker.in_process import InProcessRequest
 
 if TYPE_CHECKING:
     from celery import Task as CeleryTask
 
     Task = CeleryTask[Any, Any]
+
+STEP = "django_taskkit.worker.consumers:DeadLetterStep"
 
 
 def install() -> None:
@@ -39,13 +49,19 @@ def install() -> None:
     # An attribute of the class is not taken for a custom header, so retries don't carry the message along.
     setattr(Context, RAW_MESSAGE, None)
     tracer: Any = TraceInfo
-    tracer.handle_failure = _first(
-        tracer.handle_failure, lambda info, task, request: capture(task, request, info.retval)
-    )
-    tracer.handle_ignore = _first(tracer.handle_ignore, lambda info, task, request: _on_end(request, note="Ignore"))
+    tracer.handle_failure = _once(tracer.handle_failure, _capturing)
+    tracer.handle_ignore = _once(tracer.handle_ignore, _ending)
+    # Not by the signal task_success: sending it costs a task that succeeds more than all else that we do with it.
+    backend: Any = Backend
+    backend.mark_as_done = _once(backend.mark_as_done, _succeeding)
+    backend.__init__ = _once(backend.__init__, _knowing_backends)
+    requests: Any = strategy
+    requests.create_request_cls = _once(requests.create_request_cls, _guarding)
+    blueprint: Any = Consumer.Blueprint
+    if STEP not in blueprint.default_steps:
+        blueprint.default_steps = [*blueprint.default_steps, STEP]
+    chords.install()
     for signal, receiver in (
-        (celery_signals.task_received, _hand_over_message),
-        (celery_signals.task_success, _on_success),
         (celery_signals.task_retry, _on_retry),
         (celery_signals.before_task_publish, _carry_generation),
         (celery_signals.after_task_publish, _note_same_id),
@@ -53,37 +69,68 @@ def install() -> None:
         signal.connect(receiver, dispatch_uid=f"django_taskkit{receiver.__name__}", weak=False)
 
 
-def _first(method: Callable[..., Any], action: Callable[[Any, Any, Any], object]) -> Callable[..., Any]:
-    """Return ``method`` with ``action`` in front of it; doing it twice changes nothing."""
-    if getattr(method, "has_taskkit", False):
-        return method
-
-    @wraps(method)
-    def action_then_method(self: TraceInfo, task: Task, req: Context, *args: Any, **kwargs: Any) -> Any:
-        action(self, task, req)
-        return method(self, task, req, *args, **kwargs)
-
-    action_then_method.has_taskkit = True  # type: ignore[attr-defined]
-    return action_then_method
+def _once(function: Callable[..., Any], around: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+    """Return ``function`` with ``around`` about it; doing it twice changes nothing."""
+    if getattr(function, "has_taskkit", False):
+        return function
+    wrapped = wraps(function)(around(function))
+    wrapped.has_taskkit = True  # type: ignore[attr-defined]
+    return wrapped
 
 
-def _hand_over_message(*, sender: Any = None, request: Any, **kwargs: Any) -> None:
-    message = request.message
-    body = message.body if request.content_type is None else request.body
-    raw = (body, message.content_type, message.content_encoding, message.headers)
-    # The default exchange names the queue; of others only the consumer knows which of their queues it read.
-    delivery = message.delivery_info or {}
-    tag = delivery.get("consumer_tag") if delivery.get("exchange") else None
-    request.request_dict[RAW_MESSAGE] = (*raw, _queue_of(sender, tag) if tag else None)
+def _capturing(handle_failure: Callable[..., Any]) -> Callable[..., Any]:
+    def capture_then_handle(self: TraceInfo, task: Task, req: Context, *args: Any, **kwargs: Any) -> Any:
+        recorded = capture(task, req, self.retval)
+        try:
+            einfo = handle_failure(self, task, req, *args, **kwargs)
+        except Exception:
+            if not getattr(req, "taskkit_sent_again", False):
+                raise
+            # Neither RETRY nor this could be stored. What escapes from here is a death to the worker, and it is none.
+            einfo = ExceptionInfo(internal=True)
+        if recorded:
+            setattr(einfo, RECORDED, True)
+        return einfo
+
+    return capture_then_handle
 
 
-def _queue_of(consumer: Any, tag: str) -> str | None:
-    tags = getattr(getattr(consumer, "task_consumer", None), "_active_tags", None) or {}
-    return next((queue for queue, active in tags.items() if active == tag), None)
+def _ending(handle_ignore: Callable[..., Any]) -> Callable[..., Any]:
+    def end_then_handle(self: TraceInfo, task: Task, req: Context, *args: Any, **kwargs: Any) -> Any:
+        _on_end(req, note="Ignore")
+        return handle_ignore(self, task, req, *args, **kwargs)
+
+    return end_then_handle
 
 
-def _on_success(*, sender: Task, **kwargs: Any) -> None:
-    _on_end(sender.request)
+def _succeeding(mark_as_done: Callable[..., Any]) -> Callable[..., Any]:
+    def mark_then_end(self: Backend, task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> Any:
+        marked = mark_as_done(self, task_id, result, request, *args, **kwargs)
+        if request is not None:
+            _on_end(request)
+        return marked
+
+    return mark_then_end
+
+
+def _knowing_backends(init: Callable[..., None]) -> Callable[..., None]:
+    def init_then_hook(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        kind = type(self)
+        if not hasattr(kind.mark_as_done, "has_taskkit"):  # some project's backend may have one of its own
+            kind.mark_as_done = _once(kind.mark_as_done, _succeeding)
+        chord_members.install(kind)
+
+    return init_then_hook
+
+
+def _guarding(create_request_cls: Callable[..., Any]) -> Callable[..., Any]:
+    def create_guarded_request_cls(base: Any, task: Any, pool: Any, *args: Any, **kwargs: Any) -> Any:
+        made = create_request_cls(base, task, pool, *args, **kwargs)
+        guard = PooledRequest if isinstance(pool, Prefork) else InProcessRequest
+        return type("Request", (guard, made), {})
+
+    return create_guarded_request_cls
 
 
 def _on_end(request: Context, note: str = "") -> None:
@@ -112,22 +159,14 @@ def _on_retry(*, sender: Task, request: Context, reason: Any = None, **kwargs: A
     )
 
 
-def _running(headers: Any) -> Any:
-    """Return the request of the task that is running, if ``headers`` are of a message under the same id."""
-    task = app_or_default().current_worker_task
-    if task is None or not headers or headers.get("id") != task.request.id:
-        return None
-    return task.request
-
-
 def _carry_generation(*, headers: Any = None, **kwargs: Any) -> None:
-    request = _running(headers)
+    request = running_under((headers or {}).get("id"))
     generation = getattr(request, GENERATION_HEADER, None)
     if generation:
         headers.setdefault(GENERATION_HEADER, generation)
 
 
 def _note_same_id(*, headers: Any = None, **kwargs: Any) -> None:
-    request = _running(headers)
+    request = running_under((headers or {}).get("id"))
     if request is not None:
         request.taskkit_sent_again = True
