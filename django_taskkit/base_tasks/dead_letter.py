@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.contrib.django.task import DjangoTask
 
+from django_taskkit.base_tasks.application import leave_to_celery
+
 if TYPE_CHECKING:
     Base = DjangoTask[Any, Any]
 else:
@@ -19,8 +21,19 @@ class DeadLetterTask(Base):
     failures are captured also with ``TASKKIT["CAPTURE"] = "opt_in"``, and its message is acknowledged late, after
     the run, so that a worker that dies takes no message with it. The price is that such a task may run twice:
     make it idempotent, or set ``acks_late = False`` and accept the loss.
+
+    As the task class of an application it acknowledges as ``task_acks_late`` says: not every task there is yours.
     """
 
     abstract = True
     dead_letter = True
     acks_late = True
+    reject_on_worker_lost = True
+
+    delivery_limit: int | None = None
+    """How often a message may be started before it is dead; None: as ``TASKKIT["DELIVERY_LIMIT"]`` says, 0: no limit.
+    Only a process that ends while the task runs makes the broker deliver a message again."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        leave_to_celery(cls, DeadLetterTask, acks_late=None)

@@ -17,6 +17,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 
 from django_taskkit.backoff import DelayPolicy, Jitter, Uniform
+from django_taskkit.base_tasks.application import leave_to_celery
 from django_taskkit.base_tasks.autoretry import leave_alone
 from django_taskkit.base_tasks.dead_letter import DeadLetterTask
 from django_taskkit.base_tasks.policy import RetryPolicy, is_call_error, policy_of
@@ -38,6 +39,9 @@ class BaseTaskWithRetry(DeadLetterTask):
 
     ``self.retry()`` without ``countdown`` or ``eta`` waits as long as the options say. Never retried are calls whose
     arguments don't fit the task, ``Ignore`` and ``Reject``, and the soft time limit unless ``autoretry_for`` names it.
+
+    As the task class of an application it retries only where ``autoretry_for`` is set: on a task, on a class, or in
+    ``task_annotations``.
     """
 
     abstract = True
@@ -68,6 +72,10 @@ class BaseTaskWithRetry(DeadLetterTask):
 
     # Celery notes ``retry(max_retries=)`` here, on the object that all runs in the process share, and there it stays.
     override_max_retries = property(lambda self: None, lambda self, value: None)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        leave_to_celery(cls, BaseTaskWithRetry, autoretry_for=())
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseTaskWithRetry:
         # Not __init__, which a subclass may override without calling it.

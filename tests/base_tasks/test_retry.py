@@ -247,15 +247,15 @@ def test_a_soft_time_limit_is_retried_where_it_is_named(station, retries):
     assert len(retries) == 1
 
 
-@pytest.mark.parametrize("verdict", [Ignore(), Reject("no", requeue=False)])
-def test_ignore_and_reject_are_left_to_celery(station, retries, verdict):
+@pytest.mark.parametrize(("verdict", "reasons"), [(Ignore(), []), (Reject("no", requeue=False), ["rejected"])])
+def test_ignore_and_reject_are_not_retried(station, retries, verdict, reasons):
     said = task(station, always(verdict))
 
     said.delay()
     station.run_all()
 
     assert retries == []
-    assert not DeadLetter.objects.exists()
+    assert [letter.reason for letter in DeadLetter.objects.all()] == reasons
 
 
 def test_no_limit_can_be_said_in_retry_kwargs(station, retries):
