@@ -21,6 +21,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
 from django_taskkit.admin import display
+from django_taskkit.admin.filters import GivenChoicesFilter, RevokedFilter
 from django_taskkit.admin.transitions import DISCARD, REQUEUE, Verb, confirm_or_run
 from django_taskkit.models import DeadLetter, DeadLetterEvent
 
@@ -71,7 +72,15 @@ class DeadLetterAdmin(ModelAdmin):
 
     list_display = ("task", "status", "reason", "exception", "age", "attempts")
     list_display_links = ("task",)
-    list_filter = ("status", "task_name", "exception_class", "queue", "release", "reason")
+    list_filter = (
+        ("status", GivenChoicesFilter),
+        "task_name",
+        "exception_class",
+        "queue",
+        "release",
+        ("reason", GivenChoicesFilter),
+        RevokedFilter,
+    )
     search_fields = ("task_id", "task_name", "exception_class", "exception_message")
     date_hierarchy = "died_at"
     show_full_result_count = False
@@ -87,7 +96,18 @@ class DeadLetterAdmin(ModelAdmin):
         (_("Arguments"), {"fields": ("shown_arguments",)}),
         (
             _("Circumstances"),
-            {"fields": ("died_at", "attempts", "requeue_count", "queue", "worker", "release", "fingerprint")},
+            {
+                "fields": (
+                    "died_at",
+                    "attempts",
+                    "body_ran",
+                    "requeue_count",
+                    "queue",
+                    "worker",
+                    "release",
+                    "fingerprint",
+                )
+            },
         ),
         (_("Workflow"), {"classes": ("collapse",), "fields": ("root_id", "parent_id", "group_id")}),
         (_("Message"), {"classes": ("collapse",), "fields": ("shown_message",)}),
@@ -111,6 +131,16 @@ class DeadLetterAdmin(ModelAdmin):
 
     def has_discard_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_taskkit.discard_deadletter")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is not None and obj.body_ran:
+            return fieldsets
+        # Its help text says what is so where it is true.
+        return [
+            (name, {**options, "fields": tuple(field for field in options["fields"] if field != "body_ran")})
+            for name, options in fieldsets
+        ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
         rows = super().get_queryset(request)

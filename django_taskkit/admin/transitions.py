@@ -23,6 +23,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from django_taskkit.dlq import transitions
 from django_taskkit.dlq.models import DeadLetter, Status
+from django_taskkit.exceptions import NoAppError
 
 SHOWN_REFUSALS = 5
 """Reasons that are shown one by one; a bulk action may have thousands."""
@@ -43,6 +44,12 @@ class RequeueForm(forms.Form):
         max_value=int(timedelta(days=365).total_seconds()),
         required=False,
         help_text=gettext_lazy("Seconds until the tasks may run; empty for at once."),
+    )
+
+    even_if_ran = forms.BooleanField(
+        label=gettext_lazy("Also those whose task had ended well"),
+        required=False,
+        help_text=gettext_lazy("Only what follows was lost. These tasks will do their work once more."),
     )
 
     def clean_queue(self) -> str:
@@ -126,6 +133,9 @@ def confirm_or_run(
         return None
     able = queryset.filter(status__in=verb.statuses(force))
     count = able.count()
+    ran = able.filter(body_ran=True).count() if "even_if_ran" in form.fields else 0
+    if not ran:
+        form.fields.pop("even_if_ran", None)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": verb.title,
@@ -135,6 +145,7 @@ def confirm_or_run(
         "form": form,
         "count": count,
         "question": _question(verb, count),
+        "ran": ran,
         "skipped": queryset.count() - count,
         "until": _until(queryset),
         "examples": able.defer(*transitions.HEAVY)[:10],
@@ -164,7 +175,11 @@ def run(
     refused: list[transitions.Refusal] = []
     chunks = _chunks(queryset.filter(status__in=verb.statuses(force)))
     for rows in chunks:
-        report = verb.run(rows, by=request.user, force=force, **given)
+        try:
+            report = verb.run(rows, by=request.user, force=force, **given)
+        except NoAppError as exc:
+            model_admin.message_user(request, str(exc), messages.ERROR)
+            return
         refused += report.refused
         left = {refusal.dead_letter.pk for refusal in report.refused}
         tried = len(rows) - getattr(report, "not_tried", 0)

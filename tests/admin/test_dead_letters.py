@@ -74,6 +74,9 @@ class Recording:
     def __exit__(self, *exc_info):
         pass
 
+    def connect(self):
+        pass
+
     def publish(self, *args):
         self.depths.append(len(connection.savepoint_ids) + 1)
 
@@ -121,6 +124,23 @@ class TestList:
         assert "id-1" not in page(client.get(LIST, {"q": "no such order"}))
         assert "id-1" in page(client.get(LIST, {"q": "id-1"}))
         assert "id-1" in page(client.get(LIST, {"died_at__year": "2026"}))
+
+    def test_what_was_revoked_on_purpose_is_hidden_until_it_is_asked_for(self, client, operator):
+        letter(1, reason="revoked")
+
+        assert "id-1" not in page(client.get(LIST))
+        for asked_for in ({"revoked": "shown"}, {"reason__exact": "revoked"}, {"q": "id-1"}):
+            assert "id-1" in page(client.get(LIST, asked_for))
+
+    def test_its_filters_offer_only_what_something_gives(self, client, operator):
+        letter(1)
+
+        text = page(client.get(LIST))
+
+        assert "reason__exact=time_limit" in text
+        assert "status__exact=dead" in text
+        for nothing_gives in ("status__exact=held", "reason__exact=permanent", "reason__exact=deadline"):
+            assert nothing_gives not in text
 
     def test_it_reads_no_bodies_and_asks_a_fixed_number_of_queries(
         self, client, operator, django_assert_max_num_queries
@@ -178,6 +198,12 @@ class TestDetail:
             "Discard",
         ):
             assert shown in text
+
+    def test_that_the_body_ran_is_said_only_where_it_did(self, client, operator):
+        said = "requeueing it does its work once more"
+
+        assert said not in page(client.get(self.url(letter(1))))
+        assert said in page(client.get(self.url(letter(2, body_ran=True))))
 
     def test_secrets_are_hidden_by_name_also_nested_and_positional(self, client, operator):
         row = letter(args=[7, "hunter2"], kwargs={"card": {"card_number": "4111"}}, headers={"api-key": "abc123"})
@@ -406,3 +432,32 @@ class TestPermissions:
 
 def test_the_pages_have_names():
     assert reverse("admin:django_taskkit_deadletter_requeue", args=[1]) == f"{LIST}1/requeue/"
+
+
+class TestTasksThatRan:
+    """Only what follows them was lost, so a requeue repeats their work."""
+
+    def test_a_bulk_requeue_says_how_many_and_leaves_them_alone(self, client, operator, station):
+        rows = [letter(1, reason="result_lost", body_ran=True), letter(2)]
+
+        text = page(act(client, "requeue_selected", rows))
+        response = act(client, "requeue_selected", rows, confirmed=1)
+
+        assert "The task of 1 of them had ended well" in text
+        assert 'name="even_if_ran"' in text
+        assert told(response) == ["1 dead letter was requeued.", REFUSED_RUN]
+        assert [DeadLetter.objects.get(pk=row.pk).status for row in rows] == ["dead", "requeued"]
+
+    def test_they_are_requeued_when_the_operator_says_so(self, client, operator, station):
+        row = letter(1, reason="result_lost", body_ran=True)
+
+        act(client, "requeue_selected", [row], confirmed=1, even_if_ran="on")
+
+        row.refresh_from_db()
+        assert row.status == "requeued"
+
+    def test_nobody_is_asked_where_none_has_run(self, client, operator):
+        assert "even_if_ran" not in page(act(client, "requeue_selected", [letter()]))
+
+
+REFUSED_RUN = "Nothing was done with shop.pay[id-1] (dead): its task had ended well, and would do its work once more"
