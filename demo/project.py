@@ -64,7 +64,7 @@ class Project:
         return {name: value for name, value in os.environ.items() if name not in own}
 
     def start(self) -> None:
-        """Start web, worker and beat, by the project's own runner; return once the site answers."""
+        """Start web, worker, beat and relay, by the project's own runner; return once the site answers."""
         if not is_free(self.port):
             raise SetupError(f"port {self.port} is taken; give another one with --port, or none")
         with open(self.log, "wb") as log:

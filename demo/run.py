@@ -52,7 +52,7 @@ def set_up(options: argparse.Namespace, folder: Path) -> Project:
 
 
 def start(project: Project) -> None:
-    step("start web, worker and beat", project.start)
+    step("start web, worker, beat, relay", project.start)
     step("place six orders: twelve tasks", project.place_orders)
     step("beat's heartbeat comes through", project.wait_for_tasks)
 
@@ -71,7 +71,7 @@ def tell(project: Project) -> None:
   4. Dead letters   Requeue it. Seconds later it is "recovered", and the receipt is a file in
                     {project.path / "var" / "mail"}
 
-  The log of all three processes: {project.log}
+  The log of all four processes: {project.log}
   Ctrl-C stops everything.
 """)
 

@@ -26,5 +26,5 @@ print("""
 
     cd {{ cookiecutter.project }}
     make install admin    # a virtual environment, the database, your admin user
-    make run              # web, worker and beat, until Ctrl-C
+    make run              # web, worker, beat and relay, until Ctrl-C
 """)

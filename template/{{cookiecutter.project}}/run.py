@@ -1,4 +1,4 @@
-"""Run web, worker and beat in one terminal, until Ctrl-C or until one of them ends.
+"""Run web, worker, beat and relay in one terminal, until Ctrl-C or until one of them ends.
 
 Only the main process of each is ever signalled, never a group: a worker that gets TERM lets its tasks finish
 (a warm stop), and pool processes that got it too would die in the middle of them. Each runs in a session of
@@ -14,6 +14,9 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
+
+from config.environment import Environment
 
 #: Seconds for a warm stop; longer than CELERY_TASK_TIME_LIMIT, so that it always comes to its end.
 GRACE = 75
@@ -68,7 +71,9 @@ class Runner:
         self.web = Part("web", "manage.py", "runserver", "--noreload", address)
         self.worker = Part("worker", "-m", "celery", "-A", "config", "worker", "--loglevel", "INFO")
         self.beat = Part("beat", "-m", "celery", "-A", "config", "beat", "--loglevel", "INFO", "--pidfile=")
-        self.parts = [self.web, self.worker, self.beat]
+        health = str(Path(Environment(Path(".env")).text("VAR_DIR", "var"), "relay.json"))
+        self.relay = Part("relay", "manage.py", "taskkit", "relay", "--health-file", health)
+        self.parts = [self.web, self.worker, self.beat, self.relay]
 
     def _on_stop(self, number, frame):
         self.stops += 1
@@ -87,7 +92,7 @@ class Runner:
 
     def stop(self):
         asked = self.stops
-        for part in (self.beat, self.web, self.worker):  # first what sends tasks, then what runs them
+        for part in (self.beat, self.relay, self.web, self.worker):  # first what sends tasks, then what runs them
             part.signal(signal.SIGTERM)
         if not self._wait(GRACE, until=lambda: self.stops > asked):
             self.worker.signal(signal.SIGQUIT)

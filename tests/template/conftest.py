@@ -33,6 +33,7 @@ class Baked:
             "PYTEST_ADDOPTS",
             "PYTEST_PLUGINS",
             "DEBUG",
+            "BROKER_URL",
             "VAR_DIR",
             "SECRET_KEY",
         )

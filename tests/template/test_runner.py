@@ -1,4 +1,4 @@
-"""`run.py` of a generated project: three processes that live and end together."""
+"""`run.py` of a generated project: four processes that live and end together."""
 
 import json
 import os
@@ -22,7 +22,8 @@ class Runner:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         project.run("manage.py", "migrate", "--verbosity", "0")
-        (project.path / "var" / "heartbeat").unlink(missing_ok=True)
+        for file in ("heartbeat", "relay.json"):
+            (project.path / "var" / file).unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "run.py", "--port", str(self.port)],
             cwd=project.path,
@@ -34,7 +35,7 @@ class Runner:
 
     def wait_until_up(self):
         deadline = time.monotonic() + 60
-        while (health := self.health()) != {"web": "ok", "database": "ok", "tasks": "ok"}:
+        while (health := self.health()) != dict.fromkeys(("web", "database", "tasks", "relay"), "ok"):
             assert self.process.poll() is None, self.process.stdout.read()
             assert time.monotonic() < deadline, health
             time.sleep(0.5)
@@ -78,7 +79,7 @@ def is_alive(pid):
 
 def test_when_one_process_dies_the_runner_says_so_and_stops_the_rest(runner):
     children = runner.children()
-    assert len(children) == 3
+    assert len(children) == 4
     beat = next(pid for args, pid in children.items() if " beat " in args)
 
     os.kill(beat, signal.SIGKILL)

@@ -157,3 +157,27 @@ def test_the_tests_of_the_project_pass(baked):
 
     assert " passed" in shown
     assert " skipped" not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "transport"),
+    [
+        ("", "django_taskkit.transports.filesystem:Transport"),
+        ("rediss://broker.example.org/1", "django_taskkit.transports.redis:Transport"),
+        ("amqp://broker.example.org//", None),
+    ],
+)
+def test_each_broker_gets_a_transport_that_loses_nothing(shop, url, transport):
+    code = (
+        "import django; django.setup()\n"
+        "from django.core.management import call_command\n"
+        "from config.celery import app\n"
+        "call_command('check', deploy=True, fail_level='WARNING')\n"
+        "print(app.conf.broker_transport)"
+    )
+    deployed = {"DEBUG": "no", "ALLOWED_HOSTS": "example.org", "DJANGO_SETTINGS_MODULE": "config.settings"}
+
+    shown = shop.run("-c", code, BROKER_URL=url, **deployed)
+
+    assert "no issues" in shown
+    assert shown.split()[-1] == str(transport)

@@ -124,15 +124,22 @@ LOGGING = {
 
 # --- Celery: for each setting why it is here, and what breaks without it ----------------------------------
 
-# The embedded broker: files in a folder, no server. Each message is synced to the disk before `delay` returns
-# and deleted only when its task is done. Celery's own filesystem transport, which is what you get without the
-# second setting, deletes a message when it is received: a killed worker loses it.
-CELERY_BROKER_URL = "filesystem://"
-CELERY_BROKER_TRANSPORT = "django_taskkit.transports.filesystem:Transport"
-# 0.1: seconds between two looks for a message; a task starts that late at most. With the default of 1 second
-# everything feels slow. (This broker knows no visibility timeout: a message is free again when its worker's
-# process has ended, however long its task takes. On Redis, set one that is longer than TASK_TIME_LIMIT.)
-CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(VAR_DIR / "broker"), "polling_interval": 0.1}
+CELERY_BROKER_URL = env.text("BROKER_URL", "filesystem://")
+_scheme = CELERY_BROKER_URL.partition(":")[0]
+if _scheme == "filesystem":
+    # The embedded broker: files in a folder, no server. Each message is synced to the disk before `delay` returns
+    # and deleted only when its task is done. Celery's own filesystem transport, which is what you get without the
+    # next line, deletes a message when it is received: a killed worker loses it.
+    CELERY_BROKER_TRANSPORT = "django_taskkit.transports.filesystem:Transport"
+    # 0.1: seconds between two looks for a message; a task starts that late at most. With kombu's 1 second
+    # everything feels slow. A message is free again when its worker's process has ended.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(VAR_DIR / "broker"), "polling_interval": 0.1}
+elif _scheme in ("redis", "rediss", "socket"):
+    # Without the next line: Celery fetches in two steps, and a worker killed between them loses the message.
+    CELERY_BROKER_TRANSPORT = "django_taskkit.transports.redis:Transport"
+    # Seconds after which the message of a worker that died goes to another one. It must be longer than
+    # TASK_TIME_LIMIT and the longest delay of a retry (600), else tasks that are alive run twice.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 900}
 # A worker that starts before its broker waits for it. Without: it exits, and a warning on Celery 5.
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 
@@ -151,7 +158,9 @@ CELERY_TASK_IGNORE_RESULT = True
 # A message is acknowledged when its task is done. Without: it is gone when the task starts, and the task with
 # it if the worker dies. The price: a task may run twice, so each one here looks first whether it is done.
 CELERY_TASK_ACKS_LATE = True
-# A pool process that is killed (out of memory) gives its message back. Without: it counts as done.
+# A pool process that is killed (out of memory) gives its message back. Without: the task is a dead letter the
+# first time. With it, and without django-taskkit: a task that kills its process does so for ever. Here it is a
+# dead letter after three starts (DELIVERY_LIMIT).
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 # A process takes one message ahead, no more. Without: four, which wait behind a slow task while others idle.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -189,5 +198,18 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- django-taskkit ---------------------------------------------------------------------------------------
 
-# The release is kept with every dead letter: it tells failures of the old version from those of the new one.
-TASKKIT = {"RELEASE": env.text("RELEASE", "dev")}
+# Every key is optional; docs/settings.md of django-taskkit has them all.
+TASKKIT = {
+    # Kept with every dead letter: it tells failures of the old version from those of the new one.
+    "RELEASE": env.text("RELEASE", "dev"),
+    # Where dead letters wait while neither database nor broker takes them. Without: a folder below /var/tmp,
+    # which a container loses when it is replaced.
+    "SPOOL_DIR": str(VAR_DIR / "spool"),
+    # What happens to a message that the broker does not take. This is the default: it waits in the database, and
+    # the relay sends it. "always" sends every task that way, in the transaction of its caller.
+    "OUTBOX": "on_failure",
+    # How often a task may be started that takes its process along. This is the default.
+    "DELIVERY_LIMIT": 3,
+    # On RabbitMQ, the queue behind your dead-letter exchange, which the relay makes dead letters of.
+    # "INTAKE_QUEUES": ["dead"],
+}

@@ -9,11 +9,11 @@ from orders.tasks import book_shipment, send_receipt
 def place_order(order: Order) -> Order:
     """Save a new order and have its receipt sent and its parcel booked.
 
-    The tasks are sent when the transaction is through: sent earlier, a fast worker would look for an order
-    that is not there yet, and after a rollback for one that never will be.
+    The tasks are written in the transaction of the order, and the relay sends them when it is through: both are
+    there or neither is, also if this process is killed at the commit or the broker is down.
     """
     with transaction.atomic():
         order.save(force_insert=True)
-        send_receipt.delay_on_commit(order.pk)
-        book_shipment.delay_on_commit(order.pk)
+        send_receipt.apply_async((order.pk,), outbox=True)
+        book_shipment.apply_async((order.pk,), outbox=True)
     return order

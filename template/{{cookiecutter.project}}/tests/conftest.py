@@ -1,8 +1,10 @@
+import io
 import time
 from decimal import Decimal
 
 import pytest
 from celery.contrib.testing.worker import start_worker
+from django.core.management import call_command
 
 from config.celery import app
 from orders.models import Customer, Order
@@ -29,12 +31,13 @@ def order_from():
 
 @pytest.fixture
 def until():
-    """Return the first true value of a condition, or fail after 30 seconds."""
+    """Return the first true value of a condition, or fail after 30 seconds; meanwhile, do the relay's work."""
 
     def wait(condition):
         deadline = time.monotonic() + 30
         while not (value := condition()):
             assert time.monotonic() < deadline, "still not true after 30 seconds"
+            call_command("taskkit", "relay", "--once", stdout=io.StringIO())
             time.sleep(0.05)
         return value
 

@@ -1,8 +1,10 @@
 import pytest
 from django.core import mail
+from django.db import transaction
+from django_taskkit.models import OutboxMessage
 
 from orders import carrier
-from orders.models import Shipment
+from orders.models import Order, Shipment
 from orders.tasks import NoEmailAddressError, daily_digest, send_receipt
 
 pytestmark = pytest.mark.django_db
@@ -55,17 +57,25 @@ def test_the_digest_counts_what_waits(order_from):
     assert "Dead letters that wait for you: 0" in mail.outbox[0].body
 
 
-def test_an_order_placed_in_the_admin_sends_its_tasks(
-    admin_client, order_from, django_capture_on_commit_callbacks
-):
+def test_an_order_placed_in_the_admin_leaves_its_tasks_in_the_outbox(admin_client, order_from):
     customer = order_from().customer
+    OutboxMessage.objects.all().delete()
 
-    with django_capture_on_commit_callbacks() as sent:
-        form = {"customer": customer.pk, "item": "two cups", "amount": "18.00"}
-        response = admin_client.post("/admin/orders/order/add/", form)
+    form = {"customer": customer.pk, "item": "two cups", "amount": "18.00"}
+    response = admin_client.post("/admin/orders/order/add/", form)
 
     assert response.status_code == 302
-    assert len(sent) == 2
+    waiting = OutboxMessage.objects.order_by("pk").values_list("task_name", flat=True)
+    assert list(waiting) == ["orders.tasks.send_receipt", "orders.tasks.book_shipment"]
+
+
+def test_an_order_that_is_rolled_back_takes_its_tasks_along(order_from):
+    with pytest.raises(RuntimeError), transaction.atomic():
+        order_from()
+        raise RuntimeError("something else of this transaction failed")
+
+    assert not Order.objects.exists()
+    assert not OutboxMessage.objects.exists()
 
 
 def test_a_parcel_is_booked_when_the_carrier_has_time_again(worker, order_from, until):

@@ -1,3 +1,4 @@
+import io
 import os
 import stat
 
@@ -11,13 +12,31 @@ from config import health
 @pytest.mark.django_db
 def test_healthz_answers_and_tells_of_the_tasks(client):
     health.HEARTBEAT.unlink(missing_ok=True)
-    assert client.get("/healthz").json() == {"web": "ok", "database": "ok", "tasks": "no heartbeat yet"}
+    health.RELAY.unlink(missing_ok=True)
+    assert client.get("/healthz").json() == {
+        "web": "ok",
+        "database": "ok",
+        "tasks": "no heartbeat yet",
+        "relay": "no relay yet",
+    }
 
     health.heartbeat()
     assert client.get("/healthz").json()["tasks"] == "ok"
 
     os.utime(health.HEARTBEAT, (0, 0))
     assert client.get("/healthz").json()["tasks"].startswith("no heartbeat for ")
+
+
+@pytest.mark.django_db
+def test_healthz_tells_of_the_relay(client):
+    call_command("taskkit", "relay", "--once", "--health-file", str(health.RELAY), stdout=io.StringIO())
+    assert client.get("/healthz").json()["relay"] == "ok"
+
+    health.RELAY.write_text('{"errors": ["outbox: the broker can\'t be reached"]}')
+    assert client.get("/healthz").json()["relay"] == "outbox: the broker can't be reached"
+
+    os.utime(health.RELAY, (0, 0))
+    assert client.get("/healthz").json()["relay"].startswith("no relay for ")
 
 
 @pytest.mark.django_db
