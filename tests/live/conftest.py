@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery, _state
 
 HERE = Path(__file__).resolve().parent
 # ``import harness`` and ``celery -A contract_app`` work under every import mode of pytest.
@@ -52,3 +54,30 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., harness.Worker]]:
     """``start_worker("module_of_app", broker, pool="prefork", concurrency=2, env={...})``; stopped at the end."""
     with harness.workers(tmp_path) as start:
         yield start
+
+
+@pytest.fixture
+def django_env() -> dict[str, str]:
+    """What a worker's environment must say for it to be a Django process on the database of this test."""
+    import letters_settings
+    from django.db import connection
+
+    settings = {
+        name: connection.settings_dict[name]
+        for name in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
+    }
+    return {
+        "DJANGO_SETTINGS_MODULE": "letters_settings",
+        letters_settings.DATABASE_VARIABLE: json.dumps(settings, default=str),
+    }
+
+
+@pytest.fixture
+def producer(broker: harness.Broker) -> Iterator[Celery]:
+    """An app on the broker of this test, as the current one."""
+    before = _state._get_current_app()
+    app = broker.app()
+    app.set_current()
+    yield app
+    _state._set_current_app(before)
+    app.close()

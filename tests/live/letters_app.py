@@ -48,7 +48,14 @@ def plain(folder: str, **options: object) -> str:
     return "done"
 
 
-@shared_task(bind=True, base=BaseTaskWithRetry, name="letters.interrupted", retry_jitter=False, publish_pause=0.2)
+@shared_task(
+    bind=True,
+    base=BaseTaskWithRetry,
+    name="letters.interrupted",
+    retry_jitter=False,
+    publish_pause=0.2,
+    outbox=False,
+)
 def interrupted(self, folder: str) -> str:
     """Waits until the file ``fail`` is there, fails once, and succeeds when it is run again."""
     note(folder, retries=self.request.retries)

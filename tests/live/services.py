@@ -33,6 +33,10 @@ class RedisServer:
         self.folder = Path(tempfile.mkdtemp(prefix="taskkit-redis-"))
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def installed(self) -> bool:
+        return self.binary is not None
+
     def url(self, database: int = 0) -> str:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
@@ -46,7 +50,7 @@ class RedisServer:
             command += [f"--{name}", str(value)]
         with open(self.folder / "redis.log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self._answers, 15, f"redis-server on port {self.port} answers")
+        wait_until(self._answers, 60, f"redis-server on port {self.port} answers")
         return self
 
     def _answers(self) -> bool:

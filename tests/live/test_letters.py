@@ -8,10 +8,7 @@ import shutil
 from pathlib import Path
 
 import harness
-import letters_settings
 import pytest
-from celery import _state
-from django.db import connection
 
 from django_taskkit.dlq import requeue
 from django_taskkit.models import DeadLetter
@@ -22,27 +19,9 @@ POOLS = ("prefork", "threads", "solo", "gevent")
 
 
 @pytest.fixture
-def start(broker, start_worker, tmp_path):
-    """Start a worker on the database of this test, with the test's own app as the current one."""
-    settings = {
-        name: connection.settings_dict[name]
-        for name in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
-    }
-    env = {
-        "DJANGO_SETTINGS_MODULE": "letters_settings",
-        letters_settings.DATABASE_VARIABLE: json.dumps(settings, default=str),
-    }
-    before = _state._get_current_app()
-    app = broker.app()
-    app.set_current()
-    yield lambda env_more={}, **options: start_worker("letters_app", broker, env={**env, **env_more}, **options)
-    _state._set_current_app(before)
-    app.close()
-
-
-@pytest.fixture
-def producer(broker, start):
-    return _state._get_current_app()
+def start(broker, producer, start_worker, django_env):
+    """Start a worker on the database of this test."""
+    return lambda env_more={}, **options: start_worker("letters_app", broker, env={**django_env, **env_more}, **options)
 
 
 def letter(task_id, status):
@@ -124,8 +103,8 @@ def test_a_requeue_that_dies_again_is_the_same_letter(broker, start, producer, t
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
-def test_a_retry_that_can_not_be_published_does_not_take_the_task_with_it(broker, start, producer, pool, tmp_path):
-    """Celery rejects the message without requeueing, and it is gone."""
+def test_a_retry_that_can_not_be_published_and_has_no_outbox_goes_back(broker, start, producer, pool, tmp_path):
+    """Celery rejects the message without requeueing, and it is gone. With an outbox it waits there: test_outbox.py."""
     if not shutil.which("redis-server"):
         harness.unavailable("there is no redis-server to stop and start")
     server = harness.RedisServer(durable=True).start()

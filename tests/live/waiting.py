@@ -22,7 +22,7 @@ def unavailable(reason: str) -> NoReturn:
 
 def wait_until(
     condition: Callable[[], T],
-    timeout: float = 30,
+    timeout: float = 60,
     message: str | None = None,
     interval: float = 0.05,
 ) -> T:

@@ -51,7 +51,7 @@ class Worker:
             *([f"--queues={','.join(queues)}"] if queues else []),
             *arguments,
         ]
-        self.env = _worker_environment({**broker.settings, **(settings or {})}, env or {})
+        self.env = worker_environment({**broker.settings, **(settings or {})}, env or {})
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, timeout: float = 60) -> Worker:
@@ -124,7 +124,7 @@ class Worker:
         self.process.wait(10)
 
 
-def _worker_environment(settings: Mapping[str, Any], extra: Mapping[str, str | None]) -> dict[str, str]:
+def worker_environment(settings: Mapping[str, Any], extra: Mapping[str, str | None]) -> dict[str, str]:
     path = [str(ROOT), str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     values: dict[str, str | None] = {
         **os.environ,
