@@ -4,7 +4,12 @@ PYTHON ?= python3
 
 # One environment for each supported version of each; `tox` alone runs the whole matrix.
 MATRIX = py310-django52-celery55,py311-django52-celery56,py312-django61-celery56,py313-django60-celery57,py313-django61-celery57,py314-django61-celery57
-ENVS = lint,types,$(MATRIX),databases,live,live-celery55,live-celery56,browser,template
+# The longest first: they are run side by side.
+ENVS = live,databases,lint,types,template,$(MATRIX),browser,live-celery55,live-celery56
+# How many environments at a time. Live tests wait more than they compute.
+SIDE_BY_SIDE ?= 2
+# How many messages each run of the account sends (docs/nothing-lost.md).
+SOAK_MESSAGES ?= 20000
 
 TOX_VENV = .tox-venv
 TOX = $(TOX_VENV)/bin/tox
@@ -23,13 +28,13 @@ demo: ## show it at work: a project, its worker, tasks that die; CHECK=1 plays i
 
 test: $(TOX) ## run the tests; ENVS=lint,live chooses, ARGS='-- -k word -x' goes to pytest
 	rm -rf build
-	$(TOX) run -e $(ENVS) $(ARGS)
+	$(TOX) run-parallel --parallel $(SIDE_BY_SIDE) --parallel-no-spinner -e $(ENVS) $(ARGS)
 
 lint: $(TOX) ## check rules, layout and types
 	$(TOX) run -e lint,types
 
-soak: $(TOX) ## the tests that run for long
-	$(TOX) run -e soak $(ARGS)
+soak: $(TOX) ## the tests that run for long; SOAK_MESSAGES=2000 sends fewer, ARGS='-- -k redis' chooses
+	SOAK_MESSAGES='$(SOAK_MESSAGES)' $(TOX) run -e soak $(ARGS)
 
 clean: ## delete what make, tox and the tools have made
 	rm -rf build dist *.egg-info .tox $(TOX_VENV) .venv-demo .mypy_cache .pytest_cache .ruff_cache
