@@ -12,6 +12,8 @@ SIDE_BY_SIDE ?= 2
 SOAK_MESSAGES ?= 20000
 
 TOX_VENV = .tox-venv
+# What failed, in all environments, and what passed only when it was run again.
+FAILURES = .tox-failures
 TOX = $(TOX_VENV)/bin/tox
 
 CHECK_PYTHON = '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -27,8 +29,10 @@ demo: ## show it at work: a project, its worker, tasks that die; CHECK=1 plays i
 	@CHECK='$(CHECK)'; exec '$(PYTHON)' demo/run.py $${CHECK:+--check}
 
 test: $(TOX) ## run the tests; ENVS=lint,live chooses, ARGS='-- -k word -x' goes to pytest
-	rm -rf build
-	$(TOX) run-parallel --parallel $(SIDE_BY_SIDE) --parallel-no-spinner -e $(ENVS) $(ARGS)
+	rm -rf build $(FAILURES)
+	TASKKIT_TEST_FAILURES='$(CURDIR)/$(FAILURES)' \
+	$(TOX) run-parallel --parallel $(SIDE_BY_SIDE) --parallel-no-spinner -e $(ENVS) $(ARGS); \
+	status=$$?; if [ -s $(FAILURES) ]; then cat $(FAILURES); fi; exit $$status
 
 lint: $(TOX) ## check rules, layout and types
 	$(TOX) run -e lint,types
@@ -37,7 +41,7 @@ soak: $(TOX) ## the tests that run for long; SOAK_MESSAGES=2000 sends fewer, ARG
 	SOAK_MESSAGES='$(SOAK_MESSAGES)' $(TOX) run -e soak $(ARGS)
 
 clean: ## delete what make, tox and the tools have made
-	rm -rf build dist *.egg-info .tox $(TOX_VENV) .venv-demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .tox $(TOX_VENV) $(FAILURES) .venv-demo .mypy_cache .pytest_cache .ruff_cache
 	find django_taskkit tests demo -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TOX):

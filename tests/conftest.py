@@ -1,8 +1,10 @@
 """Fixtures for tests without services: Celery's real message path over kombu's in-memory broker."""
 
 import itertools
+import os
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 from billiard.einfo import ExceptionInfo
@@ -18,6 +20,21 @@ from django.core.management import call_command
 from django.test import override_settings
 
 _names = itertools.count()
+
+FAILURES = "TASKKIT_TEST_FAILURES"
+"""The variable that names the file for what failed; `make test` prints it after a dozen environments."""
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    path = os.environ.get(FAILURES)
+    if path and not hasattr(config, "workerinput"):  # a worker of pytest-xdist reports to the process that started it
+        environment = os.environ.get("TOX_ENV_NAME", "")
+        with Path(path).open("a") as file:
+            for outcome, word in (("failed", "FAILED"), ("error", "ERROR"), ("rerun", "RUN AGAIN")):
+                for report in terminalreporter.stats.get(outcome, ()):
+                    crash = getattr(report.longrepr, "reprcrash", None)
+                    cause = (crash.message if crash else str(report.longrepr)).strip().splitlines()
+                    print(f"{word} {environment}: {report.nodeid}: {cause[0] if cause else ''}"[:400], file=file)
 
 
 class OwnTasks(Celery):
