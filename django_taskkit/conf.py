@@ -60,6 +60,10 @@ class Settings:
     """How often a message that is acknowledged late may be started before it is dead; None for no limit.
     A task's own ``delivery_limit`` wins."""
 
+    hold_workflows: bool = False
+    """Whether a chord or group waits for a member that died, until it was requeued and succeeded, or was discarded.
+    A task's own ``hold`` and the message header ``taskkit_hold`` win."""
+
     outbox: str = "on_failure"
     """``"on_failure"``: a message that the broker doesn't take waits in the outbox; ``"always"``: every message goes
     through it, in the transaction of the caller; ``"never"``: the caller gets the error."""
@@ -78,11 +82,40 @@ class Settings:
     intake_queues: tuple[str, ...] = ()
     """Queues that the broker's own dead-letter exchange fills; the relay brings what is in them into the table."""
 
+    retention_days: int | None = 30
+    """Days after which a purge deletes rows that recovered or were discarded; None: never. Others are never deleted."""
 
-_LEAST = {"message_max_length": 100, "traceback_max_length": 1_000, "delivery_limit": 1, "long_delay": 0}
-_MAY_BE_NONE = ("delivery_limit", "long_delay")
+    dead_warn_count: int | None = 10_000
+    """How many dead letters may wait for someone before ``check --database`` and the purge warn; None: any number."""
+
+    dead_warn_age_days: int | None = 30
+    """How many days a dead letter may wait before the same two warn; None: any number."""
+
+    editable: tuple[str, ...] = ()
+    """Tasks whose arguments may be edited in a dead letter: names, with ``*`` for any characters (``"orders.*"``).
+    A task's own ``editable`` wins."""
+
+
+_LEAST = {
+    "message_max_length": 100,
+    "traceback_max_length": 1_000,
+    "delivery_limit": 1,
+    "long_delay": 0,
+    "retention_days": 1,
+    "dead_warn_count": 1,
+    "dead_warn_age_days": 1,
+}
+_UNITS = {
+    "message_max_length": " of characters",
+    "traceback_max_length": " of characters",
+    "long_delay": " of seconds",
+    "retention_days": " of days",
+    "dead_warn_age_days": " of days",
+}
+_MAY_BE_NONE = ("delivery_limit", "long_delay", "retention_days", "dead_warn_count", "dead_warn_age_days")
+_YES_OR_NO = ("hold_workflows",)
 _TEXTS = ("release", "spool_queue", "spool_dir")
-_LISTS = {"redact": "'password', 'token'", "intake_queues": "'dead'"}
+_LISTS = {"redact": "'password', 'token'", "intake_queues": "'dead'", "editable": "'orders.*'"}
 
 
 def problems(raw: Any) -> list[str]:
@@ -114,9 +147,11 @@ def _complaint(name: str, value: Any) -> str | None:
         return f"give a list of names, for example [{_LISTS[name]}]"
     if name == "spool_dir" and isinstance(value, str) and value and not os.path.isabs(value):
         return "give an absolute path, such as '/var/lib/project/spool', which is the same folder in every process"
+    if name in _YES_OR_NO:
+        return None if isinstance(value, bool) else "give True or False"
     if name in _TEXTS:
         return None if isinstance(value, str) and len(value) <= 255 else "give a text of at most 255 characters"
-    least, unit = _LEAST[name], {"delivery_limit": "", "long_delay": " of seconds"}.get(name, " of characters")
+    least, unit = _LEAST[name], _UNITS.get(name, "")
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return None
     if value is None and name in _MAY_BE_NONE:

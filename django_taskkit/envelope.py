@@ -30,6 +30,9 @@ REQUEUED_AT_HEADER = "taskkit_requeued_at"
 PREVIOUS_DELAY_HEADER = "taskkit_previous_delay"
 """Whole seconds before the retry that carries it; decorrelated jitter grows from it."""
 
+HOLD_HEADER = "taskkit_hold"
+"""True or False: whether the workflow of a member that dies waits for it, whatever the task and the settings say."""
+
 NO_ID_PREFIX = "no-id-"
 """What the task id of a message without one begins with."""
 
@@ -175,16 +178,7 @@ class Envelope:
         ``eta`` and ``expires`` of the first sending are dropped, since both may lie in the past by now and an
         expired message would be thrown away unseen.
         """
-        fresh = {
-            "retries": 0,
-            "eta": eta.isoformat() if eta else None,
-            "expires": None,
-            GENERATION_HEADER: generation,
-            REQUEUED_AT_HEADER: time.time(),
-        }
-        headers = {**self.headers, **fresh}
-        headers.pop(PREVIOUS_DELAY_HEADER, None)
-        return replace(self, headers=headers)
+        return replace(self, headers=headers_again(self.headers, generation=generation, eta=eta))
 
     def _digest(self) -> str:
         """Return the same text for the same message, however often it is delivered or requeued."""
@@ -206,6 +200,20 @@ class Envelope:
         except Exception as exc:
             raise UndecodableError(_("the body is not a task message: %s") % type(exc).__name__) from exc
         return args, kwargs, embed
+
+
+def headers_again(headers: Mapping[str, Any], *, generation: int, eta: datetime | None = None) -> dict[str, Any]:
+    """Return the headers of :meth:`Envelope.again`."""
+    fresh = {
+        "retries": 0,
+        "eta": eta.isoformat() if eta else None,
+        "expires": None,
+        GENERATION_HEADER: generation,
+        REQUEUED_AT_HEADER: time.time(),
+    }
+    changed = {**headers, **fresh}
+    changed.pop(PREVIOUS_DELAY_HEADER, None)
+    return changed
 
 
 def _sorted(mapping: Mapping[str, Any]) -> str:

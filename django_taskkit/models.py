@@ -1,6 +1,16 @@
 """The models, where Django's app registry looks for them."""
 
 from django_taskkit.dlq.models import DeadLetter, DeadLetterEvent, Redelivery
+from django_taskkit.dlq.redrive.model import Redrive, RedriveMember
 from django_taskkit.outbox.model import OutboxLease, OutboxMessage, RelayHeartbeat
 
-__all__ = ["DeadLetter", "DeadLetterEvent", "OutboxLease", "OutboxMessage", "Redelivery", "RelayHeartbeat"]
+__all__ = [
+    "DeadLetter",
+    "DeadLetterEvent",
+    "OutboxLease",
+    "OutboxMessage",
+    "Redelivery",
+    "Redrive",
+    "RedriveMember",
+    "RelayHeartbeat",
+]

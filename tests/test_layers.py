@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     ("admin", "management", "probe", "checks", "backends", "observability", "testing"),
     ("dlq", "outbox", "worker", "transports", "base_tasks", "results", "routing"),
-    ("models", "dlq.models", "outbox.model", "migrations"),
+    ("models", "dlq.models", "dlq.redrive.model", "outbox.model", "migrations"),
     ("envelope",),
     ("origin", "running"),
     ("conf", "signals"),

@@ -42,7 +42,7 @@ def decode_mapping(text: str) -> dict[str, Any]:
     key ``"unreadable"``.
     """
     try:
-        return dict(kombu_json.loads(text, object_hook=_unmarked))
+        return dict(_decode(text))
     except (ValueError, TypeError, RecursionError):
         return {"unreadable": text}
 
@@ -52,6 +52,9 @@ def _unmarked(found: dict[str, Any]) -> Any:
         return kombu_json.object_hook(found)
     except Exception:  # the sender of a message may put anything there
         return found
+
+
+_decode = json.JSONDecoder(object_hook=_unmarked).decode  # made once: a list has thousands of them
 
 
 def encode_mapping(value: Any) -> str:
@@ -199,10 +202,12 @@ class DeadLetterEvent(models.Model):
 
     class Kind(models.TextChoices):
         DIED = "died", _("died")
+        HELD = "held", _("held")
         REQUEUED = "requeued", _("requeued")
         RECOVERED = "recovered", _("recovered")
         DISCARDED = "discarded", _("discarded")
         EDITED = "edited", _("edited")
+        IMPORTED = "imported", _("imported")
 
     dead_letter = models.ForeignKey(DeadLetter, models.CASCADE, related_name="events", verbose_name=_("dead letter"))
     kind = models.CharField(_("event"), max_length=16, choices=Kind.choices)
