@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from amqp.exceptions import FrameSyntaxError
 from celery import Celery
 from celery.utils.quorum_queues import detect_quorum_queues
 from django.utils.translation import gettext as _
-from kombu import Queue
+from kombu import Producer, Queue
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
 from django_taskkit.dlq.text import storable
@@ -28,7 +31,9 @@ def timeouts(driver: str) -> dict[str, Any]:
     if driver == "amqp":
         return {"confirm_publish": True, "read_timeout": ANSWER_TIMEOUT, "write_timeout": ANSWER_TIMEOUT}
     if driver == "redis":
-        return {"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": ANSWER_TIMEOUT}
+        # The client's own second attempt could send what arrived with the first one.
+        waits = {"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": ANSWER_TIMEOUT}
+        return {**waits, "retry_on_timeout": False}
     return {}
 
 
@@ -82,36 +87,66 @@ class Publisher:
             BrokerUnreachableError: no connection, or it broke; the message may have arrived.
             PublishError: the broker refused the message.
         """
-        target = self._queue(queue or envelope.queue, required=queue is not None)
-        exchange, routing_key = ("", target.name) if target else (envelope.exchange, envelope.routing_key)
-        if target and countdown and countdown >= 1 and self._delays_natively(target):
-            exchange = level_name(MAX_LEVEL)
-            routing_key = calculate_routing_key(int(countdown), target.routing_key)
+        target, exchange, routing_key = self._address(envelope, queue, countdown)
         self._returned.clear()
         connection: Any = self._connection
-        try:
+        with self._telling_what_failed():
             connection.ensure_connection(max_retries=1, interval_start=0.1)
-            self._producer.publish(
-                envelope.body,
-                exchange=exchange,
-                routing_key=routing_key,
-                content_type=envelope.content_type,
-                content_encoding=envelope.content_encoding,
-                headers=dict(envelope.headers),
-                declare=[target] if target and (target is not queue or self._lacks(target)) else [],
-                mandatory=True,
-                confirm_timeout=ANSWER_TIMEOUT,
-                **envelope.properties,
-            )
+            declare = [target] if target and (target is not queue or self._lacks(target)) else []
+            self._hand_over(self._producer, envelope, exchange, routing_key, declare)
+        if self._returned:
+            raise self._no_queue(routing_key)
+
+    def _address(
+        self, envelope: Envelope, queue: str | Queue | None, countdown: float | None
+    ) -> tuple[Queue | None, str, str]:
+        """Return the queue, if it is known, and the exchange and routing key that lead there."""
+        target = self._queue(queue or envelope.queue, required=queue is not None)
+        if target is None:
+            return None, envelope.exchange, envelope.routing_key
+        if countdown and countdown >= 1 and self._delays_natively(target):
+            return target, level_name(MAX_LEVEL), calculate_routing_key(int(countdown), target.routing_key)
+        return target, "", target.name
+
+    def _hand_over(
+        self, producer: Producer, envelope: Envelope, exchange: str, routing_key: str, declare: list[Queue]
+    ) -> None:
+        producer.publish(
+            envelope.body,
+            exchange=exchange,
+            routing_key=routing_key,
+            content_type=envelope.content_type,
+            content_encoding=envelope.content_encoding,
+            headers=dict(envelope.headers),
+            declare=declare,
+            mandatory=True,
+            confirm_timeout=ANSWER_TIMEOUT,
+            **envelope.properties,
+        )
+
+    @contextmanager
+    def _telling_what_failed(self) -> Iterator[None]:
+        """Turn whatever kombu and its drivers raise into one of our errors."""
+        connection: Any = self._connection
+        try:
+            yield
+        except PublishError:
+            raise
+        except FrameSyntaxError as exc:  # counts as a connection error, and only says that AMQP has no such header
+            raise self._refusal(exc) from exc
         except (OSError, *connection.connection_errors) as exc:
             raise BrokerUnreachableError(_("the broker can't be reached: %s") % storable(str(exc))) from exc
         except Exception as exc:
             if isinstance(exc.__cause__, OSError) or not connection.connected:
                 raise BrokerUnreachableError(_("the broker can't be reached: %s") % storable(str(exc))) from exc
-            cause = f"{type(exc).__name__}: {storable(str(exc))}"
-            raise PublishError(_("the broker refused the message: %s") % cause) from exc
-        if self._returned:
-            raise NoQueueError(_("the broker has no queue for the routing key %r") % routing_key)
+            raise self._refusal(exc) from exc
+
+    def _refusal(self, exc: Exception) -> PublishError:
+        cause = f"{type(exc).__name__}: {storable(str(exc))}"
+        return PublishError(_("the broker refused the message: %s") % cause)
+
+    def _no_queue(self, routing_key: str) -> NoQueueError:
+        return NoQueueError(_("the broker has no queue for the routing key %r") % routing_key)
 
     def _lacks(self, queue: Queue) -> bool:
         if self._driver != "amqp":

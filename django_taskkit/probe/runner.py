@@ -207,7 +207,7 @@ class Probe:
     def _put_all_back(self) -> bool:
         """Requeue all dead letters, in one go; True if the broker could be reached for each."""
         report = requeue(self._letters().values(), by="taskkit probe", even_if_ran=True, app=self.app)
-        return not report.not_tried
+        return not report.outage
 
     def _has_ended(self, letter: DeadLetter | None) -> bool:
         if letter is None:

@@ -5,11 +5,15 @@ import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from celery import chain
 from django.contrib.auth import get_user_model
 from django.db import connection
 from kombu import Queue
 
-from django_taskkit.dlq import discard, publisher, requeue, transitions
+from django_taskkit.dlq import discard, handing_on, publisher, requeue, transitions
+from django_taskkit.dlq.bulk.rows import by_size
+from django_taskkit.dlq.publisher import BrokerUnreachableError
+from django_taskkit.exceptions import PublishError, TaskkitError
 from django_taskkit.models import DeadLetter, DeadLetterEvent
 from django_taskkit.signals import task_discarded, task_requeued
 
@@ -129,6 +133,205 @@ def test_a_slice_and_a_list_are_requeued(station, fail):
     assert requeue(list(DeadLetter.objects.filter(status="dead"))).requeued == 3
 
 
+def test_keys_can_be_given(station, fail):
+    for number in range(3):
+        fail.delay(number)
+    station.run_all()
+    keys = list(DeadLetter.objects.values_list("pk", flat=True))
+
+    assert requeue(keys[:2]).requeued == 2
+    assert discard(keys[2:]).discarded == 1
+
+
+def test_the_report_names_the_rows_and_their_generations(station, fail, monkeypatch):
+    for number in range(4):
+        fail.delay(number)
+    station.run_all()
+    first, second, third, fourth = DeadLetter.objects.order_by("pk")
+    DeadLetter.objects.filter(pk=second.pk).update(requeue_count=4)
+    discard(third)
+
+    report = requeue([fourth, second, third, first])
+
+    assert report.generations == {fourth.pk: 1, second.pk: 5, first.pk: 1}
+    assert [refusal.dead_letter.pk for refusal in report.refused] == [third.pk]
+    assert [station.take().headers["taskkit_generation"] for _ in range(3)] == [1, 5, 1]
+
+
+def test_a_report_of_very_many_only_counts_them(station, fail, monkeypatch):
+    """So that it takes no more memory, however many there are."""
+    monkeypatch.setattr(transitions, "CHUNK", 2)
+    monkeypatch.setattr(transitions, "NAMED", 2)
+    for number in range(5):
+        fail.delay(number)
+    station.run_all()
+
+    report = requeue(DeadLetter.objects.all())
+
+    assert (report.requeued, len(report.generations)) == (5, 2)
+
+
+def test_large_messages_are_read_few_at_a_time(station, fail, monkeypatch):
+    monkeypatch.setattr("django_taskkit.dlq.bulk.rows.BYTES", 5_000)
+    for size in (10, 4_000, 4_000, 9_000, 10):
+        fail.delay("x" * size)
+    station.run_all()
+    keys = list(DeadLetter.objects.order_by("pk").values_list("pk", flat=True))
+
+    parts = list(by_size("default", [*keys, 0], 500))
+
+    assert parts == [[keys[0]], [keys[1]], [keys[2]], [keys[3]], [keys[4], 0]]
+    assert requeue(keys).requeued == 5
+
+
+def test_one_that_is_refused_does_not_hold_up_the_others(station, fail, monkeypatch):
+    """The row is given back as it was, without an entry in its history."""
+
+    class Refusing(transitions.BulkPublisher):
+        def publish(self, envelope, queue=None, countdown=None):
+            if envelope.headers["id"] == "bad":
+                raise PublishError("too odd")
+            super().publish(envelope, queue, countdown)
+
+    monkeypatch.setattr(transitions, "BulkPublisher", Refusing)
+    for task_id in ("good", "bad", "fine"):
+        fail.apply_async(task_id=task_id)
+    station.run_all()
+    DeadLetter.objects.filter(task_id="bad").update(status="held", requeue_count=3)
+
+    report = requeue(DeadLetter.objects.all(), by="ann")
+
+    assert report.requeued == 2
+    assert [(refusal.dead_letter.task_id, refusal.reason) for refusal in report.refused] == [("bad", "too odd")]
+    bad = DeadLetter.objects.get(task_id="bad")
+    assert (bad.status, bad.requeue_count, kinds(bad)) == ("held", 3, [("died", "", 0)])
+    assert DeadLetterEvent.objects.filter(kind="requeued").count() == 2
+
+
+def test_a_broker_that_goes_away_in_between_leaves_what_was_not_sent_as_it_was(station, fail, monkeypatch):
+    class Breaking(transitions.BulkPublisher):
+        def publish(self, envelope, queue=None, countdown=None):
+            if envelope.headers["id"] == "id-2":
+                raise BrokerUnreachableError("gone")
+            super().publish(envelope, queue, countdown)
+
+    monkeypatch.setattr(transitions, "BulkPublisher", Breaking)
+    monkeypatch.setattr(transitions, "CHUNK", 4)
+    for number in range(6):
+        fail.apply_async(task_id=f"id-{number}")
+    station.run_all()
+
+    report = requeue(DeadLetter.objects.all())
+
+    assert (report.requeued, report.not_tried, report.outage) == (2, 2, "gone")
+    assert [refusal.dead_letter.task_id for refusal in report.refused] == ["id-2", "id-3"]
+    assert set(DeadLetter.objects.filter(status="requeued").values_list("task_id", flat=True)) == {"id-0", "id-1"}
+
+
+def test_a_held_letter_is_requeued(station, letter, cured):
+    DeadLetter.objects.update(status="held")
+    cured.set()
+
+    assert requeue(letter).requeued == 1
+    station.run_next()
+
+    letter.refresh_from_db()
+    assert letter.status == "recovered"
+
+
+def test_the_failure_of_a_held_letter_is_handed_on_when_it_is_discarded(station, letter, fail):
+    station.app.backend.forget("the-id")
+    DeadLetter.objects.update(status="held")
+
+    report = discard(letter, by="ann", note="enough", app=station.app)
+
+    letter.refresh_from_db()
+    assert (report.discarded, letter.status) == (1, "discarded")
+    assert station.app.AsyncResult("the-id").state == "FAILURE"
+    assert letter.events.get(kind="discarded").by == "ann"
+
+
+def test_so_is_that_of_one_that_was_held_when_it_was_requeued_and_got_lost(station, letter):
+    DeadLetter.objects.update(status="held")
+    letter.events.update(kind="held")
+    requeue(letter, reset_results=True)
+    station.take()  # and forget it
+    assert station.app.AsyncResult("the-id").state == "PENDING"
+
+    assert discard(letter, force=True, app=station.app).discarded == 1
+
+    assert station.app.AsyncResult("the-id").state == "FAILURE"
+
+
+@pytest.mark.parametrize(
+    ("exc", "reason"),
+    [
+        (TaskkitError("it can't be handed on"), "it can't be handed on"),
+        (OSError("no network"), "its failure could not be handed on: OSError: no network"),
+    ],
+)
+def test_a_held_letter_whose_failure_can_not_be_handed_on_stays_held(station, fail, monkeypatch, exc, reason):
+    for number in range(3):
+        fail.apply_async(task_id=f"id-{number}")
+    station.run_all()
+    DeadLetter.objects.filter(task_id="id-1").update(status="held")
+
+    def hand_on(dead_letter, *, app):
+        assert dead_letter.status == "held"
+        raise exc
+
+    monkeypatch.setattr(handing_on, "hand_on", hand_on)
+    report = discard(DeadLetter.objects.all())
+
+    assert report.discarded == 2
+    assert [(refusal.dead_letter.task_id, refusal.reason) for refusal in report.refused] == [("id-1", reason)]
+    held = DeadLetter.objects.get(task_id="id-1")
+    assert (held.status, kinds(held)) == ("held", [("died", "", 0)])
+
+
+def test_the_state_of_the_result_can_be_reset(station, letter):
+    assert station.app.AsyncResult("the-id").state == "FAILURE"
+
+    requeue(letter, reset_results=True)
+
+    assert station.app.AsyncResult("the-id").state == "PENDING"
+    station.run_next()
+    assert station.app.AsyncResult("the-id").state == "FAILURE"
+
+
+def test_so_can_those_of_what_follows_in_the_chain(station, fail, cured):
+    last = chain(fail.si(), fail.si(), fail.si()).apply_async()
+    ids = [last.parent.parent.id, last.parent.id, last.id]
+
+    def states():  # asked for anew: a result object keeps a failure that it has seen
+        return [station.app.AsyncResult(task_id).state for task_id in ids]
+
+    station.run_next()
+    assert states() == ["FAILURE"] * 3
+
+    requeue(DeadLetter.objects.get(), reset_results=True)
+
+    assert states() == ["PENDING"] * 3
+    cured.set()
+    assert station.run_all() == 3
+    assert states() == ["SUCCESS"] * 3
+
+
+def test_a_result_backend_that_is_away_keeps_nothing_from_being_requeued(station, fail, letter, caplog, monkeypatch):
+    fail.delay()
+    station.run_next()
+
+    def away(*args, **options):
+        raise OSError("away")
+
+    monkeypatch.setattr(station.app.backend, "store_result", away)
+
+    assert requeue(DeadLetter.objects.all(), reset_results=True).requeued == 2
+    assert [record.message for record in caplog.records if "result states" in record.message] == [
+        "requeue: the result states are left as they are: OSError: away"
+    ]
+
+
 def test_another_queue_can_be_chosen(station, letter):
     station.app.amqp.queues.add(Queue("slow"))
 
@@ -167,6 +370,33 @@ def test_a_delay_is_the_same_without_time_zones(station, letter, settings):
     assert timedelta(seconds=0) < eta - datetime.now(timezone.utc) <= timedelta(seconds=60)
 
 
+def test_a_requeue_can_wait_until_a_time(station, letter):
+    moment = datetime.now(timezone.utc) + timedelta(hours=1)
+
+    requeue(letter, not_before=moment)
+
+    assert datetime.fromisoformat(station.take().headers["eta"]) == moment
+
+
+def test_a_time_without_a_zone_is_in_that_of_django(station, letter, settings):
+    settings.TIME_ZONE = "Asia/Taipei"
+
+    requeue(letter, not_before=datetime(2100, 1, 1, 12))
+
+    assert station.take().headers["eta"] == "2100-01-01T04:00:00+00:00"
+
+
+def test_a_time_that_has_passed_is_at_once(station, letter):
+    requeue(letter, not_before=datetime(2020, 1, 1, tzinfo=timezone.utc))
+
+    assert station.take().headers["eta"] is None
+
+
+def test_a_delay_and_a_time_exclude_each_other(station, letter):
+    with pytest.raises(ValueError, match="a countdown or a time not_before, not both"):
+        requeue(letter, countdown=5, not_before=datetime(2100, 1, 1, tzinfo=timezone.utc))
+
+
 def test_a_row_that_was_deleted_meanwhile_does_not_stop_the_rest(station, fail):
     for number in range(2):
         fail.delay(number)
@@ -188,6 +418,7 @@ def test_with_the_broker_down_the_row_stays_dead_and_the_rest_is_not_tried(stati
     report = requeue(DeadLetter.objects.all(), by="ann", app=unreachable())
 
     assert (report.requeued, len(report.refused), report.not_tried) == (0, 1, 2)
+    assert report.outage == report.refused[0].reason
     assert "the broker can't be reached" in report.refused[0].reason
     assert {letter.status for letter in DeadLetter.objects.all()} == {"dead"}
     assert {letter.requeue_count for letter in DeadLetter.objects.all()} == {0}
@@ -306,19 +537,19 @@ def test_the_broker_is_connected_before_a_row_is_locked(station, fail, monkeypat
     """On SQLite the lock is on the whole database, and workers could not write down what dies meanwhile."""
     depths = []
 
-    class Recording(transitions.Publisher):
+    class Recording(transitions.BulkPublisher):
         def connect(self):
             depths.append(len(connection.savepoint_ids))
             super().connect()
             assert self._connection.connected
 
-    monkeypatch.setattr(transitions, "Publisher", Recording)
+    monkeypatch.setattr(transitions, "BulkPublisher", Recording)
     for number in range(2):
         fail.delay(number)
     station.run_all()
 
     assert requeue(DeadLetter.objects.all()).requeued == 2
-    assert depths == [0, 0]
+    assert depths == [0]
 
 
 def test_a_row_that_is_deleted_while_the_broker_is_down_is_refused_like_the_others(station, letter):
