@@ -34,6 +34,10 @@ class DeadLetterTask(Base):
     """How often a message may be started before it is dead; None: as ``TASKKIT["DELIVERY_LIMIT"]`` says, 0: no limit.
     Only a process that ends while the task runs makes the broker deliver a message again."""
 
+    hold: bool | None = None
+    """Whether a chord or group waits for this task when it died, until it was requeued and succeeded, or was discarded;
+    None: as ``TASKKIT["HOLD_WORKFLOWS"]`` says. The message header ``taskkit_hold`` wins."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         leave_to_celery(cls, DeadLetterTask, acks_late=None)

@@ -62,6 +62,8 @@ class Death:
     worker: str = ""
     body_ran: bool = False
     """Whether the task itself had ended well, and only what follows went wrong."""
+    held: bool = False
+    """Whether its chord or group waits for it."""
     release: str = field(default_factory=_current_release)
     """Of the project, when the message died; it may reach the table under a later one."""
 
@@ -116,6 +118,7 @@ class Death:
                 "reason": self.reason.value,
                 "died_at": self.died_at.isoformat(),
                 "body_ran": self.body_ran,
+                "held": self.held,
                 **{name: getattr(self, name) for name in _DEATH_TEXTS},
                 "message": {
                     **message,
@@ -150,6 +153,7 @@ class Death:
                 reason=Reason(facts["reason"]),
                 died_at=datetime.fromisoformat(facts["died_at"]),
                 body_ran=bool(facts["body_ran"]),
+                held=bool(facts.get("held")),  # older releases hold nothing
                 **{name: facts[name] for name in _DEATH_TEXTS},
             )
         except (LookupError, TypeError, AttributeError, RecursionError) as exc:

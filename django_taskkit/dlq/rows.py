@@ -46,7 +46,8 @@ CLOCKS_DIFFER = timedelta(seconds=60)
 _PLAIN_LIMIT = 1_000
 """Characters of text in a row that the database refused at first."""
 
-_CLOSED = (Status.RECOVERED, Status.DISCARDED)
+_OPEN = (Status.DEAD, Status.HELD)
+_DEATHS = [DeadLetterEvent.Kind.DIED, DeadLetterEvent.Kind.HELD]
 _MOVES = [DeadLetterEvent.Kind.REQUEUED, DeadLetterEvent.Kind.RECOVERED, DeadLetterEvent.Kind.DISCARDED]
 
 
@@ -82,8 +83,8 @@ def write(death: Death, *, late: bool = False) -> bool:
 def recover(recovery: Recovery) -> bool:
     """Mark the row of a requeued message that succeeded, or ended by ``Ignore``; False if there was none.
 
-    The row may also be *dead*: a publish that seemed to fail and had reached the broker after all. Tried once more
-    over a fresh connection.
+    The row may also be *dead* or *held*: a publish that seemed to fail and had reached the broker after all. Tried
+    once more over a fresh connection.
 
     Raises:
         DatabaseDownError: not marked, and nothing else would be written.
@@ -173,7 +174,7 @@ def _write(death: Death, *, late: bool = False) -> DeadLetter | None:
     """Insert the row or reopen the one that waits for this death; None if the death is known already."""
     using = router.db_for_write(DeadLetter)
     task_id, generation = bounded(death.envelope.task_id), death.envelope.generation
-    columns = death.columns()
+    columns = {**death.columns(), "status": Status.HELD if death.held else Status.DEAD}
     with transaction.atomic(using=using):
         try:
             with transaction.atomic(using=using):
@@ -183,7 +184,7 @@ def _write(death: Death, *, late: bool = False) -> DeadLetter | None:
             if late and _is_overtaken(rows, death):
                 return None
             count = Greatest(F("requeue_count"), generation)
-            if not rows.filter(_is_news(generation)).update(status=Status.DEAD, requeue_count=count, **columns):
+            if not rows.filter(_is_news(generation)).update(requeue_count=count, **columns):
                 _compare(rows.get(), death)
                 return None
             row = rows.get()
@@ -196,7 +197,7 @@ def _recover(recovery: Recovery) -> DeadLetter | None:
     rows = DeadLetter.objects.using(using).filter(task_id=bounded(recovery.task_id))
     with transaction.atomic(using=using):
         waiting = rows.filter(
-            status__in=[Status.REQUEUED, Status.DEAD],
+            status__in=[Status.REQUEUED, *_OPEN],
             requeue_count__lte=recovery.generation,
         )
         if not waiting.update(status=Status.RECOVERED, requeue_count=recovery.generation):
@@ -217,7 +218,7 @@ def _is_news(generation: int) -> Q:
 
     A requeued row takes any: where it is an old message that was delivered once more, the one that was requeued
     still closes the row when it succeeds. A recovered row is opened by another generation only, which is a new message
-    under an old id; a discarded row by any, for the same reason. A dead row knows already.
+    under an old id; a discarded row by any, for the same reason. A dead or held row knows already.
     """
     recovered = Q(status=Status.RECOVERED) & ~Q(requeue_count=generation)
     return Q(status=Status.REQUEUED) | recovered | Q(status=Status.DISCARDED)
@@ -234,7 +235,7 @@ def _is_overtaken(rows: QuerySet[DeadLetter], death: Death) -> bool:
     events = DeadLetterEvent.objects.using(row._state.db).filter(dead_letter=row)
     if not events.filter(kind__in=_MOVES, at__gt=death.died_at - CLOCKS_DIFFER).exists():
         return False
-    known = events.filter(kind=DeadLetterEvent.Kind.DIED, generation=generation).exists()
+    known = events.filter(kind__in=_DEATHS, generation=generation).exists()
     if not known and row.status == Status.REQUEUED and row.requeue_count <= generation:
         return False  # the very message that was requeued
     if not known:
@@ -245,7 +246,7 @@ def _is_overtaken(rows: QuerySet[DeadLetter], death: Death) -> bool:
 def _remember(row: DeadLetter, death: Death) -> None:
     DeadLetterEvent.objects.using(row._state.db).create(
         dead_letter=row,
-        kind=DeadLetterEvent.Kind.DIED,
+        kind=DeadLetterEvent.Kind.HELD if death.held else DeadLetterEvent.Kind.DIED,
         at=death.died_at,
         generation=death.envelope.generation,
         note=shortened(": ".join(filter(None, [death.exception_class, death.exception_message])), _PLAIN_LIMIT),
@@ -253,7 +254,7 @@ def _remember(row: DeadLetter, death: Death) -> None:
 
 
 def _compare(row: DeadLetter, death: Death) -> None:
-    if row.status == Status.DEAD and bytes(row.body) != death.envelope.body:
+    if row.status in _OPEN and bytes(row.body) != death.envelope.body:
         logger.error(
             "task %s[%s] died, and so did another message under the same id, which its dead letter keeps; "
             "task ids have to be unique",

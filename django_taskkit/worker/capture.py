@@ -21,6 +21,7 @@ from django_taskkit.dlq.models import Reason
 from django_taskkit.dlq.recorder import record
 from django_taskkit.envelope import Envelope
 from django_taskkit.exceptions import RetryNotPublishedError
+from django_taskkit.worker.holding import hold, is_to_be_held
 
 if TYPE_CHECKING:
     from celery import Task as CeleryTask
@@ -50,7 +51,12 @@ def capture(task: Task, request: Context, exc: BaseException) -> bool:
         envelope = Envelope.from_context(request, task.serializer, task.app)
         reason = reason_of(task, request, exc)
         death = Death.by_exception(envelope, exc, reason=reason, worker=request.hostname or "", task_name=task.name)
-        return record(replace(death, body_ran=body_returned(exc)))
+        held = is_to_be_held(task, request, envelope, reason)
+        death = replace(death, body_ran=body_returned(exc), held=held)
+        recorded = record(death)
+        if recorded and held:
+            hold(request, death, task=task, backend=task.backend)
+        return recorded
     except Exception:  # the worker goes on whatever was odd about this task
         logger.critical("task %s[%s] died and could not be captured", task.name, request.id, exc_info=True)
         return False

@@ -17,6 +17,7 @@ from celery.worker import state
 from kombu.exceptions import ContentDisallowed
 
 from django_taskkit.dlq.models import Reason
+from django_taskkit.worker.holding import is_held, kept_from_failing
 from django_taskkit.worker.outside import record_message
 from django_taskkit.worker.this_consumer import note_consumer
 
@@ -43,34 +44,32 @@ class DeadLetterStep(bootsteps.Step):  # type: ignore[misc,unused-ignore]
         self._create_task_handler = parent.create_task_handler
         parent.create_task_handler = self.create_task_handler
 
-    def record(self, message: Any, reason: Reason, exc: BaseException, task_name: str = "") -> None:
-        record_message(self.consumer.app, message, reason, exc, self.consumer.hostname, task_name=task_name)
+    def record(
+        self, message: Any, reason: Reason, exc: BaseException, task_name: str = "", request: Context | None = None
+    ) -> None:
+        record_message(
+            self.consumer.app, message, reason, exc, self.consumer.hostname, task_name=task_name, request=request
+        )
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        name = _name_in(message)
+        name, request = _name_in(message), _request_of(message)
         error = NotRegistered(name)
-        self.record(message, Reason.UNREGISTERED, error, task_name=name)
+        self.record(message, Reason.UNREGISTERED, error, task_name=name, request=request)
         try:
+            if is_held(request):
+                with kept_from_failing(message.headers["id"]):
+                    self._on_unknown_task(body, message, exc)
+                return
             self._on_unknown_task(body, message, exc)
-            self._hand_on(message, error)
+            if request is not None and (request.chord or request.chain or request.errbacks):
+                # Whom Celery leaves waiting for ever.
+                self.consumer.app.backend.mark_as_failure(
+                    message.headers["id"], error, request=request, state=states.FAILURE
+                )
         except Exception as unexpected:
             if not message.acknowledged:
                 raise
             logger.error("an unregistered task's workflow could not be told of its failure: %r", unexpected)
-
-    def _hand_on(self, message: Any, error: Exception) -> None:
-        """Tell the chord, the chain and the error callbacks, whom Celery leaves waiting for ever."""
-        if "task" not in (message.headers or {}):
-            return
-        _args, _kwargs, embed = message.payload
-        request = Context(
-            {**message.headers, **(embed or {})},
-            reply_to=message.properties.get("reply_to"),
-            correlation_id=message.properties.get("correlation_id"),
-            delivery_info=message.delivery_info or {},
-        )
-        if request.chord or request.chain or request.errbacks:
-            self.consumer.app.backend.mark_as_failure(request.id, error, request=request, state=states.FAILURE)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         handle = self._create_task_handler(*args, **kwargs)
@@ -91,6 +90,22 @@ class DeadLetterStep(bootsteps.Step):  # type: ignore[misc,unused-ignore]
                 message.reject_log_error(logger, consumer.connection_errors)
 
         return on_task_received
+
+
+def _request_of(message: Any) -> Context | None:
+    """Return what Celery would make of a message of its second protocol, if it knew the task."""
+    if "task" not in (message.headers or {}):
+        return None
+    try:
+        _args, _kwargs, embed = message.payload
+        return Context(
+            {**message.headers, **(embed or {})},
+            reply_to=message.properties.get("reply_to"),
+            correlation_id=message.properties.get("correlation_id"),
+            delivery_info=message.delivery_info or {},
+        )
+    except Exception:  # it has another shape, and no workflow that Celery could know
+        return None
 
 
 _NOT_A_TASK = InvalidTaskError("this is not a task message: it names no task")

@@ -31,7 +31,7 @@ from django_taskkit.dlq.recorder import recover
 from django_taskkit.dlq.text import class_of, message_of
 from django_taskkit.envelope import GENERATION_HEADER, RAW_MESSAGE
 from django_taskkit.running import running_under
-from django_taskkit.worker import chord_members, chords
+from django_taskkit.worker import chord_members, chords, holding
 from django_taskkit.worker.capture import RECORDED, capture
 from django_taskkit.worker.in_pool import PooledRequest
 from django_taskkit.worker.in_process import InProcessRequest
@@ -48,12 +48,13 @@ def install() -> None:
     """Hook into Celery, once per process; pool processes inherit it or run it again in their own setup."""
     # An attribute of the class is not taken for a custom header, so retries don't carry the message along.
     setattr(Context, RAW_MESSAGE, None)
+    holding.install()
     tracer: Any = TraceInfo
     tracer.handle_failure = _once(tracer.handle_failure, _capturing)
     tracer.handle_ignore = _once(tracer.handle_ignore, _ending)
     # Not by the signal task_success: sending it costs a task that succeeds more than all else that we do with it.
     backend: Any = Backend
-    backend.mark_as_done = _once(backend.mark_as_done, _succeeding)
+    _hook_marks(backend)
     backend.__init__ = _once(backend.__init__, _knowing_backends)
     requests: Any = strategy
     requests.create_request_cls = _once(requests.create_request_cls, _guarding)
@@ -83,8 +84,9 @@ def _capturing(handle_failure: Callable[..., Any]) -> Callable[..., Any]:
         recorded = capture(task, req, self.retval)
         try:
             einfo = handle_failure(self, task, req, *args, **kwargs)
-        except Exception:
+        except Exception as exc:
             if not getattr(req, "taskkit_sent_again", False):
+                holding.note_on(exc, req)
                 raise
             # Neither RETRY nor this could be stored. What escapes from here is a death to the worker, and it is none.
             einfo = ExceptionInfo(internal=True)
@@ -117,11 +119,21 @@ def _knowing_backends(init: Callable[..., None]) -> Callable[..., None]:
     def init_then_hook(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         kind = type(self)
-        if not hasattr(kind.mark_as_done, "has_taskkit"):  # some project's backend may have one of its own
-            kind.mark_as_done = _once(kind.mark_as_done, _succeeding)
+        _hook_marks(kind)  # some project's backend may have one of its own
         chord_members.install(kind)
 
     return init_then_hook
+
+
+def _hook_marks(backend: Any) -> None:
+    for name, around in (
+        ("mark_as_done", _succeeding),
+        ("mark_as_failure", holding.unless_held),
+        ("mark_as_retry", holding.unless_held),
+    ):
+        mark = getattr(backend, name)
+        if not hasattr(mark, "has_taskkit"):
+            setattr(backend, name, _once(mark, around))
 
 
 def _guarding(create_request_cls: Callable[..., Any]) -> Callable[..., Any]:

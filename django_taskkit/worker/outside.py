@@ -17,6 +17,7 @@ from django_taskkit.dlq.recorder import record
 from django_taskkit.dlq.text import shortened, storable
 from django_taskkit.envelope import RAW_MESSAGE, Envelope
 from django_taskkit.worker.capture import wants_capture
+from django_taskkit.worker.holding import hold, is_to_be_held, read_note
 from django_taskkit.worker.this_consumer import queue_of
 
 if TYPE_CHECKING:
@@ -28,13 +29,21 @@ logger = logging.getLogger("django_taskkit")
 
 
 def record_request(
-    request: Any, reason: Reason, exc: BaseException, traceback: str = "", *, body_ran: bool = False
+    request: Any,
+    reason: Reason,
+    exc: BaseException,
+    traceback: str = "",
+    *,
+    body_ran: bool = False,
+    is_told: bool = False,
 ) -> bool:
     """Record the death of a message that had become a task, a Celery ``Request``; never raises. True if it is safe.
 
-    ``traceback`` is that of the process which ran the task; an exception loses its own on the way here.
+    ``traceback`` is that of the process which ran the task; an exception loses its own on the way here. With
+    ``is_told`` that process has told the task's workflow of its failure, which then can't be held any more.
     """
     try:
+        read_note(exc, request._context)
         if not wants_capture(request.task):
             return False
         message = request.message
@@ -44,10 +53,14 @@ def record_request(
         else:  # it never got as far as a request of ours
             envelope = Envelope.from_message(message, request.app, queue=queue_of(message))
         death = Death.by_exception(envelope, exc, reason=reason, worker=request.hostname, task_name=request.type)
-        death = replace(death, body_ran=body_ran)
+        held = not is_told and is_to_be_held(request.task, request._context, envelope, reason)
+        death = replace(death, body_ran=body_ran, held=held)
         if traceback:
             death = replace(death, traceback=shortened(storable(traceback), conf.current().traceback_max_length))
-        return record_death(death)
+        recorded = record_death(death)
+        if recorded and held and not body_ran:  # the result of one that had ended well is stored
+            hold(request._context, death, task=request.task, backend=request.task.backend)
+        return recorded
     except Exception:  # the worker goes on whatever was odd about this message
         logger.critical(
             "task %s[%s] died (%s) and could not be captured", request.type, request.id, reason, exc_info=True
@@ -56,15 +69,27 @@ def record_request(
 
 
 def record_message(
-    app: Celery, message: Message, reason: Reason, exc: BaseException, worker: str, task_name: str = ""
+    app: Celery,
+    message: Message,
+    reason: Reason,
+    exc: BaseException,
+    worker: str,
+    task_name: str = "",
+    request: Any = None,
 ) -> bool:
     """Record the death of a message that never became a task; never raises. True if it is safe.
 
-    ``task_name`` is for a message whose headers don't have it.
+    ``task_name`` is for a message whose headers don't have it, ``request`` for one whose workflow may be held.
     """
     try:
         envelope = Envelope.from_message(message, app, queue=queue_of(message))
-        return record_death(Death.by_exception(envelope, exc, reason=reason, worker=worker, task_name=task_name))
+        held = request is not None and is_to_be_held(None, request, envelope, reason)
+        death = Death.by_exception(envelope, exc, reason=reason, worker=worker, task_name=task_name)
+        death = replace(death, held=held)
+        recorded = record_death(death)
+        if recorded and held:
+            hold(request, death, task=None, backend=app.backend)
+        return recorded
     except Exception:
         logger.critical("a message that is no task could not be captured: %r", message, exc_info=True)
         return False

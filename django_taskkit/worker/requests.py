@@ -185,7 +185,7 @@ class GuardedRequest(Base):  # type: ignore[misc]
             self.taskkit_recorded = True
         elif not self._was_stored(exc):
             own = return_ok and not isinstance(exc, Reject)
-            self._record(Reason.EXCEPTION if own else reason_of(exc), exc, traceback_of(exc_info))
+            self._record(Reason.EXCEPTION if own else reason_of(exc), exc, traceback_of(exc_info), is_told=own)
 
     def _tell(self, exc_info: Any, send_failed_event: bool, return_ok: bool) -> Any:
         try:
@@ -281,13 +281,13 @@ class GuardedRequest(Base):  # type: ignore[misc]
 
     # -- what is left to us
 
-    def _record(self, reason: Reason, exc: Any, traceback: str = "") -> None:
+    def _record(self, reason: Reason, exc: Any, traceback: str = "", is_told: bool = False) -> None:
         if not self.taskkit_recorded:
             self.taskkit_recorded = True
             cause = getattr(exc, "reason", None) if isinstance(exc, Reject) else None
             if isinstance(cause, OperationalError):  # Celery's own retry() says so when it can't publish
                 reason, exc = Reason.PUBLISH_FAILED, cause
-            record_request(self, reason, exc, traceback)
+            record_request(self, reason, exc, traceback, is_told=is_told)
 
     def _go_on(self, exc: Exception, comes_back: bool = False) -> None:
         """End what Celery began, although it could not tell everybody: the result backend is mostly down then."""

@@ -5,7 +5,7 @@ import json
 import uuid
 
 import pytest
-from celery import chain, chord, signals
+from celery import chain, chord, group, signals
 from celery.app import trace
 from celery.backends.cache import CacheBackend
 from celery.fixups.django import DjangoWorkerFixup
@@ -13,6 +13,7 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from kombu import Exchange, Queue
 
+from django_taskkit.dlq import discard
 from django_taskkit.models import DeadLetter, DeadLetterEvent
 from django_taskkit.worker import this_consumer
 
@@ -508,3 +509,28 @@ class TestTheQueue:
     def test_a_worker_that_is_gone_is_not_kept(self, station, desk):
         reader = desk()
         assert this_consumer._consumer() is reader.consumer
+
+
+class TestAnUnregisteredTaskThatIsHeld:
+    @pytest.fixture
+    def result(self, station, desk, known):
+        """The result of one in a group, after a worker has read it."""
+        unknown = station.app.signature("unknown", link_error=[known.s()]).set(headers={"taskkit_hold": True})
+        result = group([unknown]).apply_async().results[0]
+        desk().read()
+        return result
+
+    def test_is_a_row_and_its_workflow_waits(self, result, station, known):
+        letter = DeadLetter.objects.get()
+
+        assert (letter.status, letter.reason) == ("held", "unregistered")
+        assert (result.state, result.result["exc_type"]) == ("HELD", "NotRegistered")
+        assert station.run_next() is None
+        assert known.ran == []
+
+    def test_fails_when_it_is_discarded(self, result, station, known):
+        assert discard(DeadLetter.objects.get(), app=station.app).discarded == 1
+        station.run_all()
+
+        assert (result.state, type(result.result).__name__) == ("FAILURE", "NotRegistered")
+        assert len(known.ran) == 1
