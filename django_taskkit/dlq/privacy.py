@@ -8,6 +8,8 @@ from typing import Any
 
 from celery import Celery
 
+from django_taskkit.dlq.calls import task_of
+
 HIDDEN = "********"
 
 _DEPTH = 50
@@ -46,7 +48,7 @@ def named_arguments(app: Celery, task_name: str, args: Any, kwargs: Any) -> dict
     """
     positional = list(args) if isinstance(args, (list, tuple)) else [args]
     by_name = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
-    task = _task(app, task_name)
+    task = task_of(app, task_name)
     if task is not None:
         try:
             bound = inspect.signature(task.run).bind_partial(*positional, **by_name)
@@ -55,10 +57,3 @@ def named_arguments(app: Celery, task_name: str, args: Any, kwargs: Any) -> dict
         else:
             return dict(bound.arguments)
     return {**{str(number): value for number, value in enumerate(positional, start=1)}, **by_name}
-
-
-def _task(app: Celery, name: str) -> Any:
-    if name not in app.tasks:
-        # A web process has mostly not imported the task modules; a worker does this at its start.
-        app.loader.import_default_modules()
-    return app.tasks.get(name)

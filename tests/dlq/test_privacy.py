@@ -66,6 +66,12 @@ def test_arguments_of_an_unknown_task_are_numbered():
     assert named_arguments(app, "gone", [1, 2], {"a": 3}) == {"1": 1, "2": 2, "a": 3}
 
 
+def test_a_module_of_tasks_that_can_not_be_imported_keeps_nobody_from_seeing_arguments():
+    app = Celery("broken", set_as_current=False, include=["no.such.module"])
+
+    assert named_arguments(app, "gone", [1], {}) == {"1": 1}
+
+
 def test_arguments_that_do_not_fit_are_numbered():
     app = Celery("misfit", set_as_current=False)
 
