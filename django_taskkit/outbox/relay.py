@@ -1,4 +1,4 @@
-"""The relay: sends what waits in the outbox, and brings in what could not be written down at the time.
+"""The relay: sends what waits in the outbox, carries redrives on, and brings in what could not be written down.
 
 Every message is sent at least once, and those of one queue in the order in which they were written. A row is deleted
 when the broker has confirmed its message; a relay that dies in between leaves it, and another sends it again.
@@ -28,6 +28,7 @@ from django_taskkit.dlq.durable import forget_connection
 from django_taskkit.dlq.models import Reason
 from django_taskkit.dlq.publisher import BrokerUnreachableError
 from django_taskkit.dlq.recorder import record
+from django_taskkit.dlq.redrive.carrying import Carrier
 from django_taskkit.dlq.text import bounded, storable
 from django_taskkit.outbox.leases import Lease
 from django_taskkit.outbox.model import OutboxMessage, RelayHeartbeat
@@ -70,11 +71,15 @@ class Relayed:
     """Dead letters that were brought in from the spool."""
     taken_in: int = 0
     """Messages that were brought in from the broker's own dead-letter queues."""
+    redriven: int = 0
+    """Members of redrives that were sent or refused."""
+    redriving: bool = False
+    """Whether a redrive is under way that waits for its pace or for its canary."""
     errors: tuple[str, ...] = ()
 
     @property
     def did_something(self) -> bool:
-        return bool(self.published or self.dead or self.spooled or self.taken_in)
+        return bool(self.published or self.dead or self.spooled or self.taken_in or self.redriven)
 
 
 class Relay:
@@ -98,6 +103,7 @@ class Relay:
         self._stop = Event()
         self._heartbeat, self._prune = Turn(HEARTBEAT, clock), Turn(PRUNE, clock)
         self._spool, self._intake = Turn(BRING_IN, clock), Turn(BRING_IN, clock)
+        self._redrives = Carrier(app, self._holder, clock=clock)
         self._is_known = False
         self._sent: set[int] = set()
         """Rows whose messages were sent and that the database did not delete yet."""
@@ -125,6 +131,7 @@ class Relay:
                 stop.wait(min(max(interval, 0.1) * 2**failures, LONGEST_BACKOFF))
             elif not done.did_something:
                 stop.wait(interval)
+        self.release()
 
     def run_once(self) -> Relayed:
         """Send what is due and bring in what waits; an error of one part doesn't keep the others from their work."""
@@ -141,6 +148,7 @@ class Relay:
         parts: tuple[tuple[str, Callable[[], object]], ...] = (
             ("heartbeat", self._beat),
             ("outbox", lambda: self._send(done)),
+            ("redrives", lambda: self._redrive(done)),
             ("spool", lambda: setattr(done, "spooled", bring_in(self._spool, spool.drain))),
             ("intake", lambda: setattr(done, "taken_in", bring_in(self._intake, intake.drain))),
             ("starts", lambda: self._prune.has_come() and forget_starts(STARTS_KEPT)),
@@ -158,6 +166,15 @@ class Relay:
                 done.errors += (f"{name}: {_said(exc)}",)
                 forget_connection(router.db_for_write(OutboxMessage))
         return done
+
+    def release(self) -> None:
+        """Let other relays carry on the redrives of this one at once, rather than after half a minute."""
+        with suppress(Exception):
+            self._redrives.release()
+
+    def _redrive(self, done: Relayed) -> None:
+        carried = self._redrives.carry_on()
+        done.redriven, done.redriving = carried.sent + carried.refused, carried.at_work
 
     def waiting(self) -> tuple[int, float]:
         """Return how many messages are due, and for how many seconds the oldest of them has been."""

@@ -24,5 +24,8 @@ def relay() -> int:
     while True:
         done = worker.run_once()
         sent += done.published
-        if not done.did_something or time.monotonic() >= end:
+        if time.monotonic() >= end or not (done.did_something or done.redriving):
+            worker.release()
             return sent
+        if not done.did_something:
+            time.sleep(0.5)  # a paced redrive has its next message in a moment
