@@ -14,15 +14,17 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
 from django_taskkit.admin import display
+from django_taskkit.admin.editing import EDIT, edit_or_ask
 from django_taskkit.admin.filters import GivenChoicesFilter, RevokedFilter
+from django_taskkit.admin.redrive_action import redrive_selected
 from django_taskkit.admin.transitions import DISCARD, REQUEUE, Verb, confirm_or_run
+from django_taskkit.dlq.editing import STATUSES
+from django_taskkit.dlq.project import has_app
 from django_taskkit.models import DeadLetter, DeadLetterEvent
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class DeadLetterAdmin(ModelAdmin):
     search_fields = ("task_id", "task_name", "exception_class", "exception_message")
     date_hierarchy = "died_at"
     show_full_result_count = False
-    actions = ("requeue_selected", "discard_selected")
+    actions = ("requeue_selected", redrive_selected, "discard_selected")
     change_form_template = "admin/django_taskkit/deadletter/change_form.html"
     inlines = (HistoryInline,)
     fieldsets = (
@@ -92,6 +94,7 @@ class DeadLetterAdmin(ModelAdmin):
             None,
             {"fields": ("task_name", "task_id", "status", "reason", "exception_class", "exception_message")},
         ),
+        (_("Preflight"), {"fields": ("shown_verdict",)}),
         (_("Traceback"), {"fields": ("shown_traceback",)}),
         (_("Arguments"), {"fields": ("shown_arguments",)}),
         (
@@ -112,7 +115,7 @@ class DeadLetterAdmin(ModelAdmin):
         (_("Workflow"), {"classes": ("collapse",), "fields": ("root_id", "parent_id", "group_id")}),
         (_("Message"), {"classes": ("collapse",), "fields": ("shown_message",)}),
     )
-    readonly_fields = ("shown_traceback", "shown_arguments", "shown_message")
+    readonly_fields = ("shown_verdict", "shown_traceback", "shown_arguments", "shown_message")
 
     class Media:
         css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("django_taskkit/admin.css",)}
@@ -132,15 +135,21 @@ class DeadLetterAdmin(ModelAdmin):
     def has_discard_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_taskkit.discard_deadletter")
 
+    def has_edit_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_taskkit.edit_deadletter")
+
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
-        if obj is not None and obj.body_ran:
-            return fieldsets
-        # Its help text says what is so where it is true.
-        return [
-            (name, {**options, "fields": tuple(field for field in options["fields"] if field != "body_ran")})
+        left_out = set()
+        if obj is not None and not obj.body_ran:
+            left_out.add("body_ran")  # its help text says what is so where it is true
+        if obj is not None and (obj.status not in REQUEUE.allowed or not has_app()):
+            left_out.add("shown_verdict")
+        kept = [
+            (name, {**options, "fields": tuple(field for field in options["fields"] if field not in left_out)})
             for name, options in fieldsets
         ]
+        return [(name, options) for name, options in kept if options["fields"]]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
         rows = super().get_queryset(request)
@@ -160,8 +169,11 @@ class DeadLetterAdmin(ModelAdmin):
 
     @admin.display(description=_("age"), ordering="-died_at")
     def age(self, row: DeadLetter) -> str:
-        text = timesince(row.died_at, timezone.now(), depth=1)
-        return format_html('<time datetime="{}">{}</time>', row.died_at.isoformat(), text)
+        return display.age(row.died_at)
+
+    @admin.display(description=_("preflight"))
+    def shown_verdict(self, row: DeadLetter) -> str:
+        return display.verdict(row)
 
     @admin.display(description=_("traceback"))
     def shown_traceback(self, row: DeadLetter) -> str:
@@ -193,12 +205,15 @@ class DeadLetterAdmin(ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         def page(verb: Verb) -> Callable[..., HttpResponse]:
-            return self.admin_site.admin_view(partial(self._one, verb=verb))
+            # As with the list: no row may stay as it was in the eyes of others while its task runs already.
+            return outside_transactions(self.admin_site.admin_view(partial(self._one, verb=verb)))
 
         own = [
             path(f"<int:pk>/{verb.name}/", page(verb), name=f"django_taskkit_deadletter_{verb.name}")
             for verb in (REQUEUE, DISCARD)
         ]
+        edit = outside_transactions(self.admin_site.admin_view(self._edit))
+        own.append(path(f"<int:pk>/{EDIT.name}/", edit, name=f"django_taskkit_deadletter_{EDIT.name}"))
         return [*own, *super().get_urls()]
 
     def _one(self, request: HttpRequest, pk: int, verb: Verb) -> HttpResponse:
@@ -209,10 +224,24 @@ class DeadLetterAdmin(ModelAdmin):
         rows = self.get_queryset(request).filter(pk=pk)
         if not rows.exists():
             raise Http404
-        own = reverse("admin:django_taskkit_deadletter_change", args=[pk], current_app=self.admin_site.name)
+        own = self._page_of(pk)
         # One by one, and with a word of warning, a letter that waits for a message that is lost can be helped.
         page = confirm_or_run(self, request, rows, verb, back=own, force=True)
         return page or HttpResponseRedirect(own)
+
+    def _edit(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The form with the arguments of one dead letter."""
+        if not (self.has_edit_permission(request) and self.has_view_permission(request)):
+            raise PermissionDenied
+        row = self.get_queryset(request).defer(None).filter(pk=pk).first()
+        if row is None:
+            raise Http404
+        own = self._page_of(pk)
+        page = edit_or_ask(self, request, row, back=own, may_requeue=self.has_requeue_permission(request))
+        return page or HttpResponseRedirect(own)
+
+    def _page_of(self, pk: int) -> str:
+        return reverse("admin:django_taskkit_deadletter_change", args=[pk], current_app=self.admin_site.name)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")
@@ -221,4 +250,6 @@ class DeadLetterAdmin(ModelAdmin):
             for verb, may in ((REQUEUE, self.has_requeue_permission), (DISCARD, self.has_discard_permission))
             if row is not None and row.status in verb.statuses(force=True) and may(request)
         ]
+        if row is not None and row.status in STATUSES and self.has_edit_permission(request):
+            context["verbs"].append(EDIT)
         return super().render_change_form(request, context, *args, **kwargs)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from celery.app import app_or_default
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
 from django_taskkit import conf
 from django_taskkit.dlq.models import DeadLetter
+from django_taskkit.dlq.preflight import Color, Preflight
 from django_taskkit.dlq.privacy import named_arguments, redacted
 from django_taskkit.dlq.text import shortened, storable
 from django_taskkit.envelope import UndecodableError
@@ -34,6 +38,15 @@ def arguments(row: DeadLetter) -> SafeString:
         return format_html("<p>{}</p>", _("The arguments can't be shown: %s.") % exc)
     names = conf.current().redact
     return _table(redacted(named_arguments(app_or_default(), row.task_name, args, kwargs), names))
+
+
+def verdict(row: DeadLetter) -> SafeString:
+    """Show what the message itself tells of a requeue; neither workers nor broker are asked."""
+    found = Preflight(app_or_default(), ask=False).verdict(row)
+    if not found.findings:
+        return _color(found.color, _("Nothing in the message speaks against a requeue."))
+    lines = ((_color(finding.color, finding.text),) for finding in found.findings)
+    return format_html('<ul class="taskkit-findings">{}</ul>', format_html_join("", "<li>{}</li>", lines))
 
 
 def message(row: DeadLetter) -> SafeString:
@@ -63,13 +76,23 @@ def exception(row: DeadLetter, length: int = 120) -> str:
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
+def _color(color: Color, text: str) -> SafeString:
+    return format_html('<span class="taskkit-color taskkit-{}">{}</span> {}', color.value, color.label, text)
+
+
+def age(moment: datetime) -> SafeString:
+    """Show how long ago ``moment`` was."""
+    text = timesince(moment, timezone.now(), depth=1)
+    return format_html('<time datetime="{}">{}</time>', moment.isoformat(), text)
+
+
 def _table(values: Mapping[str, Any]) -> SafeString:
     if not values:
         return format_html("<p>{}</p>", _("none"))
     rows = format_html_join(
         "\n",
         '<tr><th scope="row">{}</th><td><pre>{}</pre></td></tr>',
-        ((key, _text(value)) for key, value in values.items()),
+        ((shortened(storable(str(key)), SHOWN_LENGTH), _text(value)) for key, value in values.items()),
     )
     return format_html('<table class="taskkit-table"><tbody>{}</tbody></table>', rows)
 

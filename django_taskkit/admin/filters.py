@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from django_taskkit.dlq.models import DeadLetter, Reason, Status
+from django_taskkit.dlq.models import DeadLetter, Reason
 
 
 class RevokedFilter(admin.SimpleListFilter):
@@ -38,7 +38,7 @@ class RevokedFilter(admin.SimpleListFilter):
 class GivenChoicesFilter(admin.ChoicesFieldListFilter):
     """Django's filter by a field's choices, without those that nothing gives yet."""
 
-    NOT_GIVEN: ClassVar[set[str]] = {Status.HELD, Reason.PERMANENT, Reason.DEADLINE}
+    NOT_GIVEN: ClassVar[set[str]] = {Reason.PERMANENT, Reason.DEADLINE}
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         everything, *rest = super().choices(changelist)

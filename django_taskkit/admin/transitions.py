@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import django
-from celery import Celery
 from celery.app import app_or_default
 from django import forms
 from django.contrib import messages
@@ -21,57 +19,20 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from django_taskkit.admin.forms import DiscardForm, RequeueForm
 from django_taskkit.dlq import transitions
 from django_taskkit.dlq.models import DeadLetter, Status
+from django_taskkit.dlq.preflight import Color, Preflight, Summary, passing
+from django_taskkit.dlq.project import has_app
 from django_taskkit.exceptions import NoAppError
 
 SHOWN_REFUSALS = 5
 """Reasons that are shown one by one; a bulk action may have thousands."""
 
+LOOKED_AT = 2_000
+"""Dead letters that are looked at before the question is asked, in at most :data:`LOOKING_TIME` seconds."""
 
-class RequeueForm(forms.Form):
-    """How to put messages back; everything may be left empty."""
-
-    queue = forms.CharField(
-        label=gettext_lazy("Queue"),
-        max_length=255,
-        required=False,
-        help_text=gettext_lazy("Leave empty to put each message back on the queue it came from."),
-    )
-    countdown = forms.IntegerField(
-        label=gettext_lazy("Delay"),
-        min_value=0,
-        max_value=int(timedelta(days=365).total_seconds()),
-        required=False,
-        help_text=gettext_lazy("Seconds until the tasks may run; empty for at once."),
-    )
-
-    even_if_ran = forms.BooleanField(
-        label=gettext_lazy("Also those whose task had ended well"),
-        required=False,
-        help_text=gettext_lazy("Only what follows was lost. These tasks will do their work once more."),
-    )
-
-    def clean_queue(self) -> str:
-        """Take a queue that is declared or that a dead letter came from: a typo would make one that nobody reads."""
-        name: str = self.cleaned_data["queue"].strip()
-        declared = _declared_queues(app_or_default())
-        if name and name not in declared and not DeadLetter.objects.filter(queue=name).exists():
-            raise forms.ValidationError(
-                _("No queue of this name is known here; known are: %s.") % ", ".join(sorted(declared))
-            )
-        return name
-
-
-class DiscardForm(forms.Form):
-    """Why messages are given up."""
-
-    note = forms.CharField(
-        label=gettext_lazy("Note"),
-        required=False,
-        widget=forms.Textarea(attrs={"rows": 3}),
-        help_text=gettext_lazy("Kept in the history of each dead letter."),
-    )
+LOOKING_TIME = 5.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +46,8 @@ class Verb:
     title: Any
     explanation: Any
     button: Any
+    question: Callable[[int], str]
+    """Asks whether to do it with so many."""
 
     def statuses(self, force: bool) -> tuple[Status, ...]:
         """Return the statuses of letters that it applies to."""
@@ -94,13 +57,16 @@ class Verb:
 REQUEUE = Verb(
     name="requeue",
     form=RequeueForm,
-    allowed=(Status.DEAD,),
+    allowed=(Status.DEAD, Status.HELD),
     run=transitions.requeue,
     title=gettext_lazy("Requeue dead letters"),
     explanation=gettext_lazy(
         "The same message is sent again under the same task id, and all its retries are available again."
     ),
     button=gettext_lazy("Requeue"),
+    question=lambda count: (
+        ngettext("Requeue %(count)d dead letter?", "Requeue %(count)d dead letters?", count) % {"count": count}
+    ),
 )
 DISCARD = Verb(
     name="discard",
@@ -110,6 +76,9 @@ DISCARD = Verb(
     title=gettext_lazy("Discard dead letters"),
     explanation=gettext_lazy("The tasks will not run. The dead letters stay in the list as discarded."),
     button=gettext_lazy("Discard"),
+    question=lambda count: (
+        ngettext("Discard %(count)d dead letter?", "Discard %(count)d dead letters?", count) % {"count": count}
+    ),
 )
 
 
@@ -129,13 +98,30 @@ def confirm_or_run(
     confirmed = "confirmed" in request.POST
     form = verb.form(request.POST if confirmed else None)
     if confirmed and form.is_valid():
-        run(model_admin, request, _as_confirmed(request, queryset), verb, form.cleaned_data, force)
+        run(model_admin, request, as_confirmed(request, queryset), verb, form.cleaned_data, force)
         return None
+    return ask(model_admin, request, queryset, verb, form, back=back, force=force)
+
+
+def ask(
+    model_admin: ModelAdmin[DeadLetter],
+    request: HttpRequest,
+    queryset: QuerySet[DeadLetter],
+    verb: Verb,
+    form: forms.Form,
+    *,
+    back: str,
+    force: bool = False,
+) -> TemplateResponse:
+    """Return the page with the count, what the preflight finds, and ``form``; see :func:`confirm_or_run`."""
     able = queryset.filter(status__in=verb.statuses(force))
     count = able.count()
     ran = able.filter(body_ran=True).count() if "even_if_ran" in form.fields else 0
     if not ran:
         form.fields.pop("even_if_ran", None)
+    preflight = looked_at(able, force) if "despite_preflight" in form.fields and count else None
+    if preflight is None or not needs_a_tick(preflight):
+        form.fields.pop("despite_preflight", None)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": verb.title,
@@ -144,10 +130,12 @@ def confirm_or_run(
         "verb": verb,
         "form": form,
         "count": count,
-        "question": _question(verb, count),
+        "question": verb.question(count),
         "ran": ran,
+        "held": able.filter(status=Status.HELD).count() if verb is DISCARD else 0,
+        "preflight": preflight,
         "skipped": queryset.count() - count,
-        "until": _until(queryset),
+        "until": last_death(queryset),
         "examples": able.defer(*transitions.HEAVY)[:10],
         "back": back,
         "unfinished": force and able.filter(status=Status.REQUEUED).exists(),
@@ -171,10 +159,17 @@ def run(
 ) -> None:
     """Carry ``verb`` out for every row that it applies to, and tell the operator."""
     given = {name: value for name, value in options.items() if value not in (None, "")}
-    done, not_tried = 0, 0
+    preflight = None
+    if verb is REQUEUE and not given.pop("despite_preflight", False) and has_app():
+        preflight = Preflight(app_or_default(), even_if_ran=True)
+    done, not_tried, left_out = 0, 0, 0
     refused: list[transitions.Refusal] = []
     chunks = _chunks(queryset.filter(status__in=verb.statuses(force)))
-    for rows in chunks:
+    for chunk in chunks:
+        rows = chunk if preflight is None else _without_red(preflight, chunk)
+        left_out += len(chunk) - len(rows)
+        if not rows:
+            continue
         try:
             report = verb.run(rows, by=request.user, force=force, **given)
         except NoAppError as exc:
@@ -189,8 +184,15 @@ def run(
             LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, verb.name.title())  # type: ignore[arg-type]
         if tried < len(rows):
             not_tried = len(rows) - tried + sum(len(rest) for rest in chunks)
-    if done or not (refused or not_tried):
+    if done or not (refused or not_tried or left_out):
         model_admin.message_user(request, _done(verb, done), messages.SUCCESS if done else messages.WARNING)
+    if left_out:
+        text = ngettext(
+            "%(count)d dead letter was left out, since it would fail again.",
+            "%(count)d dead letters were left out, since they would fail again.",
+            left_out,
+        ) % {"count": left_out}
+        model_admin.message_user(request, text, messages.WARNING)
     for refusal in refused[:SHOWN_REFUSALS]:
         text = _("Nothing was done with %(task)s (%(status)s): %(reason)s") % {
             "task": refusal.dead_letter,
@@ -207,24 +209,31 @@ def run(
         model_admin.message_user(request, text, messages.ERROR)
 
 
-def _declared_queues(app: Celery) -> set[str]:
-    """Return the queues that the project names, in ``task_queues`` or as the target of a route."""
-    routes = app.conf.task_routes or ()
-    names: set[Any] = set(app.amqp.queues)
-    for mapping in [routes] if isinstance(routes, Mapping) else routes:
-        if isinstance(mapping, Mapping):
-            for target in mapping.values():
-                queue = target.get("queue") if isinstance(target, Mapping) else target
-                names.add(getattr(queue, "name", queue))
-    return {name for name in names if isinstance(name, str)}
+def looked_at(rows: QuerySet[DeadLetter], force: bool) -> Summary | None:
+    """Return what the preflight says of the first ``rows``; None where this process has no Celery app."""
+    if not has_app():
+        return None  # requeueing says what is missing
+    return Preflight(app_or_default(), force=force).summary(rows, limit=LOOKED_AT, seconds=LOOKING_TIME)
 
 
-def _until(queryset: QuerySet[DeadLetter]) -> str:
+def needs_a_tick(preflight: Summary) -> bool:
+    """Say whether some may be red, but for those that have a tick of their own."""
+    red = (finding for finding in preflight.findings if finding.color is Color.RED and finding.code != "body_ran")
+    return not preflight.complete or preflight.others > 0 or any(red)
+
+
+def _without_red(preflight: Preflight, rows: list[DeadLetter]) -> list[DeadLetter]:
+    kept = {pk for keys, _left_out in passing(preflight, [row.pk for row in rows]) for pk in keys}
+    return [row for row in rows if row.pk in kept]
+
+
+def last_death(queryset: QuerySet[DeadLetter]) -> str:
+    """Return when the last of them died, for the form to bring back; see :func:`as_confirmed`."""
     last = queryset.aggregate(last=Max("died_at"))["last"]
     return last.isoformat() if last else ""
 
 
-def _as_confirmed(request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
+def as_confirmed(request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
     """Leave out what died after the page was shown: it was not in the count that was confirmed."""
     try:
         until = parse_datetime(request.POST.get("until", ""))
@@ -242,14 +251,6 @@ def _chunks(queryset: QuerySet[DeadLetter]) -> Iterator[list[DeadLetter]]:
             return
         yield rows
         last = rows[-1].pk
-
-
-def _question(verb: Verb, count: int) -> str:
-    if verb is REQUEUE:
-        text = ngettext("Requeue %(count)d dead letter?", "Requeue %(count)d dead letters?", count)
-    else:
-        text = ngettext("Discard %(count)d dead letter?", "Discard %(count)d dead letters?", count)
-    return text % {"count": count}
 
 
 def _done(verb: Verb, count: int) -> str:

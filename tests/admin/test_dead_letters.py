@@ -1,7 +1,8 @@
 """The admin as an operator uses it: find, read, confirm, put back."""
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from datetime import timezone as utc_zone
 
 import pytest
 from celery import current_app
@@ -10,16 +11,19 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.urls import reverse
+from django.utils import timezone
 from kombu import Queue
 
 from django_taskkit.admin import transitions
+from django_taskkit.dlq import census
+from django_taskkit.dlq.bulk.publish import BulkPublisher
 from django_taskkit.dlq.privacy import HIDDEN
 from django_taskkit.models import DeadLetter, DeadLetterEvent
 
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/django_taskkit/deadletter/"
-NOW = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
+NOW = datetime(2026, 11, 21, 12, tzinfo=utc_zone.utc)
 
 
 def letter(number=1, **values):
@@ -62,23 +66,16 @@ def user_with(*permissions):
     return user
 
 
-class Recording:
+class Recording(BulkPublisher):
     """A publisher that notes how deep in transactions it is called."""
 
-    def __init__(self, depths):
+    def __init__(self, app, depths):
+        super().__init__(app)
         self.depths = depths
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        pass
-
-    def connect(self):
-        pass
-
-    def publish(self, *args):
+    def publish_many(self, *args, **options):
         self.depths.append(len(connection.savepoint_ids) + 1)
+        return super().publish_many(*args, **options)
 
 
 @pytest.fixture
@@ -89,7 +86,9 @@ def operator(client):
 
 
 @pytest.fixture(autouse=True)
-def _app(station):
+def _app(station, monkeypatch):
+    monkeypatch.setattr(census, "ANSWER_TIMEOUT", 0.01)  # there are no workers that could answer
+
     @station.app.task(name="shop.pay")
     def pay(order, password=None, **more): ...
 
@@ -139,7 +138,8 @@ class TestList:
 
         assert "reason__exact=time_limit" in text
         assert "status__exact=dead" in text
-        for nothing_gives in ("status__exact=held", "reason__exact=permanent", "reason__exact=deadline"):
+        assert "status__exact=held" in text
+        for nothing_gives in ("reason__exact=permanent", "reason__exact=deadline"):
             assert nothing_gives not in text
 
     def test_it_reads_no_bodies_and_asks_a_fixed_number_of_queries(
@@ -166,12 +166,21 @@ class TestList:
     def test_it_is_part_of_no_transaction_under_atomic_requests(self, client, operator, station, monkeypatch):
         monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
         depths = []
-        monkeypatch.setattr(transitions.transitions, "Publisher", lambda app: Recording(depths))
+        monkeypatch.setattr(transitions.transitions, "BulkPublisher", lambda app: Recording(app, depths))
 
         act(client, "requeue_selected", [letter(1), letter(2)], confirmed=1)
 
         # The test's own transaction and the one that claims the row, but none of the request's.
-        assert depths == [2, 2]
+        assert depths == [2]
+
+    def test_neither_is_the_page_of_one_letter(self, client, operator, station, monkeypatch):
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        depths = []
+        monkeypatch.setattr(transitions.transitions, "BulkPublisher", lambda app: Recording(app, depths))
+
+        client.post(f"{LIST}{letter().pk}/requeue/", {"confirmed": 1})
+
+        assert depths == [2]
 
     def test_it_is_closed_to_those_who_may_not_look(self, client):
         client.force_login(user_with())
@@ -461,3 +470,159 @@ class TestTasksThatRan:
 
 
 REFUSED_RUN = "Nothing was done with shop.pay[id-1] (dead): its task had ended well, and would do its work once more"
+
+
+class TestPreflight:
+    """What would fail again is told, and left out unless the operator says otherwise."""
+
+    def rows(self):
+        return [letter(1), letter(2, args=[]), letter(3, task_name="shop.gone", headers={"task": "shop.gone"})]
+
+    def test_the_question_comes_with_counts_and_reasons(self, client, operator):
+        text = page(act(client, "requeue_selected", [*self.rows(), letter(4)]))
+
+        assert "Requeue 4 dead letters?" in text
+        assert '<span class="taskkit-color taskkit-red">red</span> 2' in text
+        assert '<span class="taskkit-color taskkit-amber">amber</span> 2' in text
+        assert "4 &times; No worker answered, so nobody may be there to run it." in text
+        assert (
+            "1 &times; The arguments don&#x27;t fit the task: missing a required argument: &#x27;order&#x27;." in text
+        )
+        assert 'name="despite_preflight"' in text
+
+    def test_where_none_is_red_nobody_is_asked(self, client, operator):
+        assert "despite_preflight" not in page(act(client, "requeue_selected", [letter()]))
+
+    def test_red_ones_are_left_out(self, client, operator, station):
+        response = act(client, "requeue_selected", self.rows(), confirmed=1)
+
+        assert told(response) == [
+            "1 dead letter was requeued.",
+            "2 dead letters were left out, since they would fail again.",
+        ]
+        assert list(DeadLetter.objects.order_by("task_id").values_list("status", flat=True)) == [
+            "requeued",
+            "dead",
+            "dead",
+        ]
+        assert LogEntry.objects.count() == 1
+
+    def test_they_are_requeued_when_the_operator_says_so(self, client, operator, station):
+        response = act(client, "requeue_selected", self.rows(), confirmed=1, despite_preflight="on")
+
+        assert told(response) == ["3 dead letters were requeued."]
+
+    def test_a_single_one_as_well(self, client, operator, station):
+        row = letter(args=[])
+        url = f"{LIST}{row.pk}/requeue/"
+
+        assert "missing a required argument" in page(client.get(url))
+        left_out = client.post(url, {"confirmed": 1}, follow=True)
+        sent = client.post(url, {"confirmed": 1, "despite_preflight": "on"}, follow=True)
+
+        assert told(left_out) == ["1 dead letter was left out, since it would fail again."]
+        assert told(sent) == ["1 dead letter was requeued."]
+
+    def test_of_very_many_it_says_how_many_were_looked_at(self, client, operator, station, monkeypatch):
+        monkeypatch.setattr(transitions, "LOOKED_AT", 2)
+        rows = [letter(1), letter(2), letter(3, args=[])]
+
+        text = page(act(client, "requeue_selected", rows))
+        response = act(client, "requeue_selected", rows, confirmed=1)
+
+        assert "Only the first 2 were looked at; each is looked at when it is requeued." in text
+        assert 'name="despite_preflight"' in text
+        assert told(response)[1] == "1 dead letter was left out, since it would fail again."
+
+    def test_the_page_of_a_letter_says_it_without_asking_anyone(self, client, operator, station):
+        station.app.conf.broker_url = station.app.conf.broker_write_url = "redis://127.0.0.1:1/0"
+
+        def shown(row):
+            return page(client.get(f"{LIST}{row.pk}/change/"))
+
+        assert "Nothing in the message speaks against a requeue." in shown(letter(1))
+        assert "missing a required argument" in shown(letter(2, args=[]))
+        assert "Preflight" not in shown(letter(3, status="recovered"))
+
+    def test_where_no_app_of_the_project_is_loaded_nothing_is_said_of_its_tasks(self, client, operator, no_app):
+        text = page(client.get(f"{LIST}{letter().pk}/change/"))
+
+        assert "id-1" in text
+        assert "No task is registered" not in text
+
+    def test_its_findings_are_escaped(self, client, operator):
+        evil = "<script>alert(1)</script>"
+        row = letter(kwargs={"order": 2, evil: 1}, headers={"task": "shop.pay"})
+
+        for url in (f"{LIST}{row.pk}/change/", f"{LIST}{row.pk}/requeue/"):
+            assert evil not in page(client.get(url))
+
+    def test_it_reads_many_letters_in_few_queries(self, client, operator, django_assert_max_num_queries):
+        rows = [letter(number) for number in range(60)]
+
+        with django_assert_max_num_queries(25):
+            act(client, "requeue_selected", rows)
+
+
+class TestWhen:
+    def test_they_can_wait_for_a_time(self, client, operator, station, settings):
+        settings.TIME_ZONE = "Asia/Ho_Chi_Minh"
+        row = letter()
+        moment = timezone.localtime() + timedelta(days=1)
+
+        assert "Or a time (Asia/Ho_Chi_Minh) from which on they may run." in page(
+            client.get(f"{LIST}{row.pk}/requeue/")
+        )
+        act(client, "requeue_selected", [row], confirmed=1, not_before=f"{moment:%Y-%m-%dT%H:%M}")
+
+        eta = datetime.fromisoformat(station.take().headers["eta"])
+        assert eta == moment.replace(second=0, microsecond=0)
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"not_before": "2020-01-01T00:00"}, "Give a time in the future, at most a year from now."),
+            ({"not_before": "2999-01-01T00:00"}, "Give a time in the future, at most a year from now."),
+            ({"not_before": "soon"}, "Enter a valid date/time."),
+            ({"countdown": 5, "not_before": "tomorrow"}, "Enter a valid date/time."),
+        ],
+    )
+    def test_a_time_that_makes_no_sense_is_asked_for_again(self, client, operator, station, given, said):
+        assert said in page(act(client, "requeue_selected", [letter()], confirmed=1, **given))
+        assert station.waiting() == 0
+
+    @pytest.mark.parametrize("countdown", [0, 5])
+    def test_a_delay_and_a_time_are_one_too_many(self, client, operator, station, countdown):
+        given = {"countdown": countdown, "not_before": f"{timezone.now() + timedelta(days=1):%Y-%m-%dT%H:%M}"}
+
+        text = page(act(client, "requeue_selected", [letter()], confirmed=1, **given))
+
+        assert "Give a delay or a time, not both." in text
+
+    def test_the_state_of_the_result_can_be_reset(self, client, operator, station):
+        row = letter()
+        station.app.backend.store_result("id-1", ValueError("no"), "FAILURE")
+
+        act(client, "requeue_selected", [row], confirmed=1)
+        assert station.app.AsyncResult("id-1").state == "FAILURE"
+        DeadLetter.objects.update(status="dead")
+        act(client, "requeue_selected", [row], confirmed=1, reset_results="on")
+
+        assert station.app.AsyncResult("id-1").state == "PENDING"
+
+
+class TestHeld:
+    """Their workflows wait for them."""
+
+    def test_one_can_be_requeued(self, client, operator, station):
+        row = letter(status="held")
+
+        assert "../requeue/" in page(client.get(f"{LIST}{row.pk}/change/"))
+        assert told(act(client, "requeue_selected", [row], confirmed=1)) == ["1 dead letter was requeued."]
+
+    def test_before_one_is_discarded_the_operator_hears_what_it_means(self, client, operator):
+        rows = [letter(1, status="held"), letter(2, status="held"), letter(3)]
+
+        held = "2 of them are held: their workflows, which wait for them, fail now."
+        assert held in page(act(client, "discard_selected", rows))
+        assert "held" not in page(act(client, "discard_selected", rows[2:])).partition("<form")[0].partition("<h2>")[2]

@@ -140,3 +140,59 @@ def test_the_pages_are_wide_enough_for_what_they_show(page):
     page.click("#result_list tbody tr:last-child th a")
 
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_an_operator_edits_an_argument_and_puts_it_back(page, shots, station, settings, letters, cured):
+    settings.TASKKIT = {"EDITABLE": ["shop.tasks.*"]}
+    cured.append(True)
+    page.click("#result_list tbody tr:last-child th a")
+    shots(page, f"verdict-{page.uses_javascript}")
+    page.click("text=Edit")
+    assert "hunter2" not in page.content()
+    assert "4111" not in page.content()
+    shots(page, f"edit-{page.uses_javascript}")
+    page.get_by_label("order_id:").fill("x")
+    page.click("input[type=submit][value=Save]")
+    assert "This is not JSON" in page.inner_text(".errorlist")
+    shots(page, f"edit-error-{page.uses_javascript}")
+    page.get_by_label("order_id:").fill("42")
+    page.get_by_label("Note:").fill("wrong order")
+    page.click("input[type=submit][value='Save and requeue']")
+
+    told = page.inner_text(".messagelist")
+    assert "The arguments were changed." in told
+    assert "1 dead letter was requeued." in told
+    shots(page, f"edited-{page.uses_javascript}")
+    station.run_all()
+    page.reload()
+    assert "order_id: 0 → 42" in page.inner_text("#content")
+    assert statuses() == ["recovered", "dead", "dead"]
+    args, kwargs, _embed = letters.first().envelope.payload()
+    assert (args, kwargs) == ([42, {"name": "Đỗ Văn", "card_number": "4111"}], {"api_token": "hunter2"})
+
+
+def test_an_operator_hears_what_would_fail_again(page, shots, letters):
+    DeadLetter.objects.filter(pk=letters.first().pk).update(body=b"[[], {}, {}]")
+    page.check("#action-toggle") if page.uses_javascript else [
+        box.check() for box in page.query_selector_all("input.action-select")
+    ]
+    page.select_option("select[name=action]", "requeue_selected")
+    page.click("button[name=index]")
+    page.wait_for_selector("text=Requeue 3 dead letters?")
+
+    assert "missing a required argument: 'order_id'" in page.inner_text(".taskkit-preflight")
+    shots(page, f"preflight-{page.uses_javascript}")
+    page.click("input[type=submit][value=Requeue]")
+
+    told = page.inner_text(".messagelist")
+    assert "2 dead letters were requeued." in told
+    assert "1 dead letter was left out, since it would fail again." in told
+
+
+def test_the_form_fits_a_narrow_window(page, shots, settings, letters):
+    settings.TASKKIT = {"EDITABLE": ["*"]}
+    page.set_viewport_size({"width": 420, "height": 800})
+    page.goto(f"{LIST}{letters.first().pk}/edit/")
+    shots(page, f"narrow-{page.uses_javascript}")
+
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
