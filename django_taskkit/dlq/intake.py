@@ -109,8 +109,12 @@ def _bring_in(app: Celery, broker: Reader, name: str, limit: int) -> int | None:
     return count
 
 
-def death_of(app: Celery, message: Message, intake: str) -> Death:
+def death_of(
+    app: Celery, message: Message, intake: str, *, known_from: str = "which TASKKIT['INTAKE_QUEUES'] names"
+) -> Death:
     """Describe the death of a dead-lettered message, with the message as it was before.
+
+    ``known_from`` says of the queue ``intake`` why what is in it is dead, where the broker does not.
 
     Its own limit on the time in a queue (``expiration``) is gone: with it, the broker would drop it again.
     """
@@ -118,7 +122,7 @@ def death_of(app: Celery, message: Message, intake: str) -> Death:
     if entry is None:
         envelope = Envelope.from_message(message, app, queue=intake)
         reason, cause = Reason.BROKER, ""
-        sentence = f"It was in queue {intake!r}, which TASKKIT['INTAKE_QUEUES'] names."
+        sentence = f"It was in queue {intake!r}, {known_from}."
     else:
         keys = entry.get("routing-keys")
         key = keys[0] if isinstance(keys, list) and keys else ""

@@ -31,10 +31,21 @@ class Reader:
         """
         if self._connection.transport.driver_type != "amqp":
             return int(self._channel._size(queue))
+        return int(self._declared(queue).message_count)
+
+    def consumers(self, queue: str) -> int:
+        """Return how many consumers read ``queue``, which only RabbitMQ knows.
+
+        Raises:
+            NoQueueError: there is no such queue.
+        """
+        return int(self._declared(queue).consumer_count)
+
+    def _declared(self, queue: str) -> Any:
         channel = self._connection.channel()  # the broker closes the one where a queue is missing
         try:
             # Passive: declaring it with other arguments than its own would be an error, or the wrong queue.
-            return int(channel.queue_declare(queue, passive=True).message_count)
+            return channel.queue_declare(queue, passive=True)
         except self._connection.channel_errors as exc:
             if getattr(exc, "code", None) == 404:
                 raise NoQueueError(_("the broker has no queue %r") % queue) from exc
