@@ -15,6 +15,7 @@ class TaskkitConfig(AppConfig):
     def ready(self) -> None:
         """Put the recorder in front of Celery's failure handling, and register the checks."""
         from django_taskkit import checks  # noqa: F401
+        from django_taskkit.dlq import tasks  # noqa: F401  (its task is there without autodiscovery)
         from django_taskkit.outbox import hooks as outbox
         from django_taskkit.worker import hooks, startup
 

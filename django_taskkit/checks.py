@@ -1,21 +1,27 @@
-"""What ``manage.py check`` says about settings and tasks, and ``check --deploy`` about what may be lost."""
+"""What ``manage.py check`` says about settings and tasks, and ``check --deploy`` about what may be lost.
+
+``check --database default`` also looks at what waits in the table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery
 from celery.app import app_or_default
 from django.conf import settings
 from django.core import checks
+from django.db import DatabaseError, router, transaction
 
 from django_taskkit import conf
 from django_taskkit.base_tasks.options import problems
-from django_taskkit.dlq import spool_files
+from django_taskkit.dlq import retention, spool_files
+from django_taskkit.dlq.models import DeadLetter
 from django_taskkit.dlq.project import has_app
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.outbox.delays import VISIBILITY_TIMEOUT
+from django_taskkit.worker.hold_checks import check_hold
 
 
 @checks.register("django_taskkit")
@@ -83,15 +89,37 @@ def _consumed_queues(app: Celery) -> set[str]:
 
 @checks.register("django_taskkit")
 def check_tasks(**kwargs: Any) -> list[checks.CheckMessage]:
-    """taskkit.E002: retry options of a task make no sense. Tasks are checked whose modules have been imported."""
+    """taskkit.E002: retry options of a task make no sense; W007 and W008: what is to be held can't be, or not for long.
+
+    Tasks are checked whose modules have been imported.
+    """
     if not has_app():
         return []  # and asking for one would make Celery's own the default
-    return [checks.Error(complaint, obj=name, id="taskkit.E002") for name, complaint in problems(app_or_default())]
+    app = app_or_default()
+    wrong = [checks.Error(complaint, obj=name, id="taskkit.E002") for name, complaint in problems(app)]
+    return [*wrong, *check_hold(app)]
+
+
+@checks.register("django_taskkit", checks.Tags.database)
+def check_waiting(databases: Sequence[str] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """taskkit.W009: more dead letters wait than ``DEAD_WARN_COUNT``, or for longer than ``DEAD_WARN_AGE_DAYS``.
+
+    Only for the databases that ``check`` or ``migrate`` name: others must not be asked.
+    """
+    using = router.db_for_read(DeadLetter)
+    if using not in (databases or ()):
+        return []
+    try:
+        with transaction.atomic(using=using):
+            found = retention.warnings()
+    except (DatabaseError, ConfigurationError):
+        return []  # no table yet, as before the first migrate; Django and E001 say the rest
+    return [checks.Warning(warned.text, hint=warned.hint, id="taskkit.W009") for warned in found]
 
 
 @checks.register("django_taskkit", deploy=True)
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    """taskkit.E002 for tasks in modules that nothing has imported yet, E005, W001 to W004 and W006.
+    """taskkit.E002, W007 and W008 for tasks in modules that nothing has imported yet, E005, W001 to W004 and W006.
 
     Nothing is connected to, and nothing is made.
 
@@ -100,13 +128,14 @@ def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     if not has_app():
         return []
     app = app_or_default()
-    known = set(problems(app))
+    known, known_of_hold = set(problems(app)), check_hold(app)
     app.loader.import_default_modules()  # a worker imports them all
-    late = [
+    late: list[checks.CheckMessage] = [
         checks.Error(complaint, obj=name, id="taskkit.E002")
         for name, complaint in problems(app)
         if (name, complaint) not in known
     ]
+    late += [message for message in check_hold(app) if message not in known_of_hold]
     return [*late, *_check_acknowledgement(app), *_check_broker(app), *_check_spool()]
 
 

@@ -1,5 +1,7 @@
 """manage.py check names what is wrong before a worker meets it."""
 
+from datetime import timedelta
+
 import pytest
 from celery import _state
 from django.core import checks
@@ -7,7 +9,9 @@ from django.core.management import CommandError, call_command
 from kombu import Queue
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
+from django_taskkit.models import DeadLetter
 from django_taskkit.transports.redis import Transport
+from tests.letters import dead_letter
 
 
 def messages():
@@ -251,6 +255,29 @@ def test_w006_a_spool_whose_folder_anybody_may_write(station, settings, tmp_path
     settings.TASKKIT = {"SPOOL_DIR": str(tmp_path)}
 
     assert [message.id for message in deployment("taskkit.W006")] == ["taskkit.W006"]
+
+
+@pytest.mark.django_db
+def test_w009_too_many_dead_letters_wait_or_for_too_long(station, settings):
+    settings.TASKKIT = {"DEAD_WARN_COUNT": 1, "DEAD_WARN_AGE_DAYS": 10}
+    for _ in range(2):
+        dead_letter(ago=timedelta(days=12))
+
+    many, old = (message for message in checks.run_checks(databases=["default"]) if message.id == "taskkit.W009")
+    assert many.msg == "More than 1 dead letters wait for someone (TASKKIT['DEAD_WARN_COUNT'])."
+    assert "has waited for 12 days" in old.msg
+    assert "manage.py taskkit list" in many.hint
+    assert "--until 10d" in old.hint
+    assert messages() == [], "a check without --database asks none"
+    settings.TASKKIT = {"DEAD_WARN_COUNT": "many"}
+    assert [message.id for message in checks.run_checks(databases=["default"])] == ["taskkit.E001"]
+
+
+@pytest.mark.django_db
+def test_w009_is_silent_while_there_is_no_table(station, monkeypatch):
+    monkeypatch.setattr(DeadLetter._meta, "db_table", "not_migrated_yet")
+
+    assert checks.run_checks(databases=["default"]) == []
 
 
 def test_no_check_connects_to_a_broker(station, monkeypatch):

@@ -1,0 +1,34 @@
+"""The purge as a task, for beat."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import shared_task
+
+PURGE_TASK = "taskkit.purge"
+
+LONGEST = 600.0
+"""Seconds; what is left then is for the next time."""
+
+logger = logging.getLogger("django_taskkit")
+
+
+@shared_task(name=PURGE_TASK, ignore_result=True, dead_letter=False)  # type: ignore[call-overload,untyped-decorator]
+def purge() -> int:
+    """Delete rows that recovered or were discarded ``RETENTION_DAYS`` ago, and return how many.
+
+    Dead letters that wait are never deleted; too many of them, or too old ones, are warned of in the log.
+    """
+    from django.utils import timezone
+
+    from django_taskkit.dlq import retention
+
+    kept, deleted = retention.retention(), 0
+    if kept is not None:
+        deleted = retention.purge(timezone.now() - kept, seconds=LONGEST)
+        if deleted:
+            logger.info("deleted %s dead letters that recovered or were discarded %s days ago", deleted, kept.days)
+    for warned in retention.warnings():
+        logger.warning("%s %s", warned.text, warned.hint)
+    return deleted
