@@ -39,6 +39,15 @@ def test_the_help_of_a_verb_lists_its_options(capsys):
     assert "--health-file" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [("--traceback", "list"), ("list", "--traceback"), ("-v2", "list", "--json")])
+def test_options_of_django_may_stand_before_a_verb_and_behind_it(arguments):
+    parsed = taskkit.Command().create_parser("manage.py", "taskkit").parse_args(list(arguments))
+
+    assert parsed.traceback == ("--traceback" in arguments)
+    assert parsed.verbosity == (2 if "-v2" in arguments else 1)
+    assert parsed.settings is None
+
+
 def test_a_verb_that_cant_be_loaded_harms_no_other(monkeypatch, capsys):
     monkeypatch.setitem(taskkit.VERBS, "broken", "django_taskkit.management.no_such_module")
 

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import sys
+from argparse import SUPPRESS
 from importlib import import_module
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import translation
 
 VERBS = {
+    "discard": "django_taskkit.management.discard",
+    "export": "django_taskkit.management.export",
+    "import": "django_taskkit.management.import_",
+    "list": "django_taskkit.management.list",
     "probe": "django_taskkit.management.probe",
+    "purge": "django_taskkit.management.purge",
+    "redrive": "django_taskkit.management.redrive",
     "relay": "django_taskkit.management.relay",
+    "requeue": "django_taskkit.management.requeue",
+    "show": "django_taskkit.management.show",
 }
 """A verb is a module with ``HELP``, ``add_arguments(parser)`` and ``handle(command, **options)``."""
+
+
+def _add_options_of_django(parser: CommandParser) -> None:
+    """Let Django's own options stand behind a verb as well; there they have no default, or they would undo the others.
+
+    ``--settings`` above all, with which every other command of Django ends.
+    """
+    for name in ("--settings", "--pythonpath"):
+        parser.add_argument(name, default=SUPPRESS, help=SUPPRESS)
+    for name in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+        parser.add_argument(name, action="store_true", default=SUPPRESS, help=SUPPRESS)
+    parser.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=SUPPRESS, help=SUPPRESS)
 
 
 class Command(BaseCommand):
@@ -26,6 +48,7 @@ class Command(BaseCommand):
             try:
                 module = import_module(path)
                 subparser = verbs.add_parser(verb, help=module.HELP, description=module.HELP)
+                _add_options_of_django(subparser)
                 module.add_arguments(subparser)
             except Exception as exc:  # the other verbs must go on working
                 if verb not in verbs.choices:
@@ -38,4 +61,5 @@ class Command(BaseCommand):
             raise SystemExit(2)
         if verb in self._broken:
             raise CommandError(f"The verb {verb!r} can't be loaded: {self._broken[verb]}") from self._broken[verb]
-        import_module(VERBS[verb]).handle(self, **options)
+        with translation.override(None):  # what is said is in English whatever the project's language
+            import_module(VERBS[verb]).handle(self, **options)
