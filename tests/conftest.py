@@ -16,6 +16,7 @@ from celery.exceptions import TaskRevokedError
 from celery.utils.imports import symbol_by_name
 from celery.worker import state as worker_state
 from celery.worker import strategy
+from django.contrib import admin
 from django.core.management import call_command
 from django.test import override_settings
 
@@ -241,3 +242,6 @@ def tables_of_results(django_db_setup, django_db_blocker):
         yield
         with django_db_blocker.unblock():
             call_command("migrate", "django_celery_results", "zero", verbosity=0)
+        # Its admin was imported; to the tests that follow, its models are those of no app.
+        for model in [model for model in admin.site._registry if model._meta.app_label == "django_celery_results"]:
+            admin.site.unregister(model)
