@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 # One environment for each supported version of each; `tox` alone runs the whole matrix.
-MATRIX = py310-django52-celery55,py311-django52-celery56,py312-django61-celery56,py313-django60-celery57,py313-django61-celery57,py314-django61-celery57
+MATRIX = py310-django52-celery55,py311-django52-celery56,py312-django60-celery56,py313-django61-celery57,py314-django61-celery57
 # The longest first: they are run side by side.
 ENVS = live,databases,lint,types,template,$(MATRIX),browser,live-celery55,live-celery56
 # How many environments at a time. Live tests wait more than they compute.
