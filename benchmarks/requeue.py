@@ -205,7 +205,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--redis", default="redis://127.0.0.1:6379/0", help="keys get a prefix of their own")
     parser.add_argument("--rabbitmq", default="amqp://guest:guest@127.0.0.1:5672//", help="gets a queue of its own")
     parser.add_argument("--turns", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=2700, help="rows of each side in one turn")
+    parser.add_argument("--batch", type=int, default=6000, help="rows of each side in one turn")
     parser.add_argument("--rows", type=int, nargs="*", default=[20_000, 100_000], help="in one call, for the memory")
     return parser.parse_args()
 

@@ -44,8 +44,11 @@ from django_taskkit.exceptions import PublishError, TaskkitError
 
 __all__ = ["CHUNK", "HEAVY", "DiscardReport", "Refusal", "RequeueReport", "discard", "requeue"]
 
-CHUNK = 900
-"""Rows that are changed in one transaction; SQLite takes no more than 999 parameters in a statement."""
+CHUNK = 2000
+"""Rows that are changed in one transaction, where the database takes so many parameters in a statement."""
+
+OTHER_PARAMETERS = 50
+"""Parameters of a statement besides the keys."""
 
 NAMED = 10_000
 """Requeued rows that a report names; of more it says only how many."""
@@ -128,7 +131,7 @@ def requeue(
     with BulkPublisher(app) as publisher:
         work = Requeueing(publisher, using, _name(by), queue, eta, force, even_if_ran, results, only_at)
         sizes: dict[int, int] = {}
-        chunks = key_chunks(dead_letters, CHUNK, sizes)
+        chunks = key_chunks(dead_letters, _chunk_size(using), sizes)
         for keys in chunks:
             try:
                 publisher.connect()  # not while rows are locked, which on SQLite is the whole database
@@ -149,6 +152,11 @@ def requeue(
                     not_tried = len(keys) - done + sum(map(len, chunks))
                     return _report(requeued, refusals, generations, not_tried, outage)
     return _report(requeued, refusals, generations)
+
+
+def _chunk_size(using: str) -> int:
+    most = connections[using].features.max_query_params  # of SQLite: 999 before Django 6
+    return CHUNK if most is None else min(CHUNK, most - OTHER_PARAMETERS)
 
 
 def _report(
@@ -178,7 +186,7 @@ def discard(
     gaps = Gaps(connections[using].vendor)
     discarded = 0
     refusals: list[Refusal] = []
-    for keys in key_chunks(dead_letters, CHUNK):
+    for keys in key_chunks(dead_letters, _chunk_size(using)):
         gaps.leave()
         with transaction.atomic(using=using):
             taken, not_taken = take(using, keys, allowed)

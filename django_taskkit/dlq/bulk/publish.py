@@ -20,7 +20,7 @@ from django_taskkit.dlq.publisher import BrokerUnreachableError, Publisher
 from django_taskkit.envelope import Envelope
 from django_taskkit.exceptions import PublishError
 
-AT_ONCE = 900
+AT_ONCE = 2000
 """Messages in one round trip; more gains little, and a crash sends at most so many twice."""
 
 FEW_AT_ONCE = 20
