@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy as _
 from django_taskkit.admin import display
 from django_taskkit.admin.editing import EDIT, edit_or_ask
 from django_taskkit.admin.filters import GivenChoicesFilter, RevokedFilter
+from django_taskkit.admin.read_only import ReadOnly
 from django_taskkit.admin.redrive_action import redrive_selected
 from django_taskkit.admin.transitions import DISCARD, REQUEUE, Verb, confirm_or_run
 from django_taskkit.dlq.editing import STATUSES
@@ -69,7 +70,7 @@ class HistoryInline(TabularInline):
         return request.user.has_perm("django_taskkit.view_deadletter")
 
 
-class DeadLetterAdmin(ModelAdmin):
+class DeadLetterAdmin(ReadOnly, ModelAdmin):
     """Read-only, except for what its actions do."""
 
     list_display = ("task", "status", "reason", "exception", "age", "attempts")
@@ -119,18 +120,6 @@ class DeadLetterAdmin(ModelAdmin):
 
     class Media:
         css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("django_taskkit/admin.css",)}
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_requeue_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_taskkit.requeue_deadletter")
 
     def has_discard_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_taskkit.discard_deadletter")

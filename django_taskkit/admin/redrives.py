@@ -23,6 +23,7 @@ from django.utils.translation import ngettext
 from django_taskkit.admin import redrive_display as display
 from django_taskkit.admin.dead_letters import outside_transactions
 from django_taskkit.admin.display import age
+from django_taskkit.admin.read_only import ReadOnly
 from django_taskkit.admin.redrive_action import redrive_selected
 from django_taskkit.dlq.redrive import control
 from django_taskkit.dlq.redrive.model import Redrive
@@ -83,7 +84,7 @@ CANCEL = Change(
 CHANGES = (PAUSE, RESUME, CANCEL)
 
 
-class RedriveAdmin(ModelAdmin):
+class RedriveAdmin(ReadOnly, ModelAdmin):
     """Read-only, except for what its actions do."""
 
     list_display = ("redrive", "shown_state", "shown_progress", "shown_rate", "created_by", "age")
@@ -115,21 +116,9 @@ class RedriveAdmin(ModelAdmin):
     class Media:
         css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("django_taskkit/admin.css",)}
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         # Who makes redrives sees them.
         return super().has_view_permission(request, obj) or self.has_requeue_permission(request)
-
-    def has_requeue_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_taskkit.requeue_deadletter")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         left_out: set[Any] = set()
