@@ -17,7 +17,11 @@ from django.core.signals import setting_changed
 
 from django_taskkit.exceptions import ConfigurationError
 
-CHOICES = {"capture": ("all", "opt_in"), "outbox": ("on_failure", "always", "never")}
+CHOICES = {
+    "capture": ("all", "opt_in"),
+    "outbox": ("on_failure", "always", "never"),
+    "unsafe_arguments": ("error", "warn", "allow"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,13 @@ class Settings:
     """Tasks whose arguments may be edited in a dead letter: names, with ``*`` for any characters (``"orders.*"``).
     A task's own ``editable`` wins."""
 
+    unsafe_arguments: str = "error"
+    """What becomes of a call with an argument that should not travel (a model instance, a request, an open file):
+    ``"error"``: the caller gets an UnsafeArgumentError; ``"warn"``: a warning; ``"allow"``: nothing."""
+
+    shared_store: str = "default"
+    """Where workers share retry budgets, breakers and idempotency keys: the alias of a cache, or the URL of a Redis."""
+
 
 _LEAST = {
     "message_max_length": 100,
@@ -114,7 +125,7 @@ _UNITS = {
 }
 _MAY_BE_NONE = ("delivery_limit", "long_delay", "retention_days", "dead_warn_count", "dead_warn_age_days")
 _YES_OR_NO = ("hold_workflows",)
-_TEXTS = ("release", "spool_queue", "spool_dir")
+_TEXTS = ("release", "spool_queue", "spool_dir", "shared_store")
 _LISTS = {"redact": "'password', 'token'", "intake_queues": "'dead'", "editable": "'orders.*'"}
 
 

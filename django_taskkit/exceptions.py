@@ -27,3 +27,11 @@ class PublishError(TaskkitError):
 
 class NoQueueError(PublishError):
     """The broker has no queue that the message would reach."""
+
+
+class StoreError(TaskkitError):
+    """What workers share (budgets, breakers, idempotency keys) can't be read or written."""
+
+
+class UnsafeArgumentError(TaskkitError, TypeError):
+    """An argument of a task is something that should not travel in a message; the message names it and the remedy."""

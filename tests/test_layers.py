@@ -17,7 +17,7 @@ LAYERS = (
     ("dlq", "outbox", "worker", "transports", "base_tasks", "results", "routing"),
     ("models", "dlq.models", "dlq.redrive.model", "outbox.model", "migrations"),
     ("envelope",),
-    ("origin", "running"),
+    ("origin", "running", "stores", "arguments", "argument_kinds"),
     ("conf", "signals"),
     ("backoff", "exceptions"),
 )

@@ -1,0 +1,111 @@
+"""The store that the setting ``SHARED_STORE`` names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.db import DatabaseCache
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.signals import setting_changed
+
+from django_taskkit.conf import current
+from django_taskkit.exceptions import ConfigurationError, StoreError
+from django_taskkit.stores import Store
+from django_taskkit.stores.cache import CacheStore
+from django_taskkit.stores.cache_table import CacheTableStore
+from django_taskkit.stores.pausing import PausingStore
+
+SCHEMES: Final = ("redis://", "rediss://", "unix://")
+
+
+class NoStoreError(StoreError, ConfigurationError):
+    """``SHARED_STORE`` names nothing that workers could share; the message says what to name instead."""
+
+
+_open: dict[str, Store] = {}
+"""By the value of the setting; emptied after a fork, which must not share connections."""
+
+
+def shared_store() -> Store:
+    """Return the store that ``TASKKIT["SHARED_STORE"]`` names: one for each process, for all threads.
+
+    After a failure it says for some seconds that it is out of reach, without asking again.
+
+    Raises:
+        NoStoreError: the setting names nothing that can be used; this is a StoreError as well.
+    """
+    name = current().shared_store
+    store = _open.get(name)
+    if store is None:
+        store = _open[name] = PausingStore(_store(name))
+    return store
+
+
+def _store(name: str) -> Store:
+    if "://" in name:
+        return _at_url(name)
+    if name not in settings.CACHES:
+        known = ", ".join(map(repr, settings.CACHES))
+        raise NoStoreError(
+            f"TASKKIT['SHARED_STORE'] is {name!r}; give the alias of a cache ({known}), or a URL like redis://host/0"
+        )
+    try:
+        cache = caches[name]
+        client = _redis_client(cache)
+    except (ImportError, InvalidCacheBackendError) as exc:
+        raise NoStoreError(f"TASKKIT['SHARED_STORE'] is {name!r}, a cache that can't be opened: {exc}") from exc
+    if isinstance(cache, (DummyCache, FileBasedCache)):
+        why = "keeps nothing" if isinstance(cache, DummyCache) else "can't tell who wrote first"
+        raise NoStoreError(
+            f"TASKKIT['SHARED_STORE'] is {name!r}, a {type(cache).__name__}, which {why}; "
+            "give a cache on Redis, memcached or the database, or a URL like redis://host/0"
+        )
+    if client is None:
+        return CacheTableStore(name) if isinstance(cache, DatabaseCache) else CacheStore(name)
+    from django_taskkit.stores.redis import RedisStore
+
+    def key(key: str) -> str:
+        return str(cache.make_key(key))
+
+    return RedisStore.of_cache(client, key)
+
+
+def _at_url(url: str) -> Store:
+    shown = f"{url.partition('://')[0]}://…"  # the rest may hold a password
+    if not url.startswith(SCHEMES):
+        raise NoStoreError(f"TASKKIT['SHARED_STORE'] is {shown}; a URL has to begin with {', '.join(SCHEMES)}")
+    try:
+        from django_taskkit.stores.redis import RedisStore
+
+        return RedisStore.at(url)
+    except ImportError:
+        raise NoStoreError(
+            f"TASKKIT['SHARED_STORE'] is {shown}, but redis-py is not installed: pip install 'django-taskkit[redis]'"
+        ) from None
+    except ValueError as exc:
+        raise NoStoreError(f"TASKKIT['SHARED_STORE'] is {shown}, which can't be used: {exc}") from None
+
+
+def _redis_client(cache: Any) -> Any:
+    """Return the client for writing of a cache on Redis, Django's own or django-redis; None for any other cache."""
+    origins = {f"{base.__module__}.{base.__name__}" for base in type(cache).__mro__}
+    if "django.core.cache.backends.redis.RedisCache" in origins:
+        return cache._cache.get_client(None, write=True)
+    if "django_redis.cache.RedisCache" in origins:
+        client = cache.client
+        # A sharded or clustered client spreads keys over servers, and speaks for none of them.
+        return client.get_client(write=True) if type(client).__name__ == "DefaultClient" else None
+    return None
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in ("TASKKIT", "CACHES"):
+        _open.clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_taskkit.stores.opening")
+os.register_at_fork(after_in_child=_open.clear)

@@ -1,0 +1,113 @@
+"""Shared facts in Redis: one round trip to read, one to swap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from django_taskkit.exceptions import StoreError
+
+TIMEOUT: Final = 1.0
+"""Seconds that a connection, and an answer, are waited for."""
+
+SWAP: Final = """
+local value = redis.call('GET', KEYS[1])
+if ARGV[1] == '' then
+  if value then return 0 end
+elseif value ~= string.sub(ARGV[1], 2) then
+  return 0
+end
+if ARGV[2] == '' then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('SET', KEYS[1], string.sub(ARGV[2], 2), 'PX', ARGV[3])
+end
+return 1
+"""
+"""No value is an empty argument, so a value has a letter before it."""
+
+_OF_A_POOL: Final = ("maint_", "maintenance_", "orig_", "oss_", "retry", "event_dispatcher", "himport", "decode_")
+
+
+class RedisStore:
+    """Keeps facts in the Redis of ``client``, a ``redis.Redis`` that returns bytes.
+
+    Args:
+        key: what a key is called there.
+    """
+
+    def __init__(self, client: Any, key: Callable[[str], str] = str) -> None:
+        self._client = client
+        self._key = key
+        self._swap = client.register_script(SWAP)
+
+    @classmethod
+    def at(cls, url: str) -> RedisStore:
+        """Return the store at a ``redis://``, ``rediss://`` or ``unix://`` URL.
+
+        Raises:
+            ValueError: it is no such URL.
+        """
+        import redis
+
+        pool = redis.ConnectionPool.from_url(url)
+        return cls(_client(pool))
+
+    @classmethod
+    def of_cache(cls, client: Any, key: Callable[[str], str]) -> RedisStore:
+        """Return a store in the Redis that a cache talks to through ``client``.
+
+        Over connections of its own: those of a cache may wait for an answer for ever, and there may be a set of them
+        for each thread. Only where the cache finds its server in a way of its own (Sentinel) they are shared.
+        """
+        import redis
+
+        pool = getattr(client, "connection_pool", None)
+        plain = type(pool) in (redis.ConnectionPool, redis.BlockingConnectionPool)
+        return cls(_client(pool) if plain else client, key)
+
+    def read(self, key: str) -> bytes | None:
+        with _as_store_error(key):
+            return _bytes(self._client.get(self._key(key)))
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float) -> bool:
+        with _as_store_error(key):
+            milliseconds = max(1, math.ceil(ttl * 1000))
+            return bool(self._swap(keys=[self._key(key)], args=[_argument(old), _argument(new), milliseconds]))
+
+
+def _client(pool: Any) -> Any:
+    """Return a client for the server of ``pool`` that gives up after `TIMEOUT` and doesn't try again by itself.
+
+    A swap that is tried again after its answer was lost would fail by its own success.
+    """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    options = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(_OF_A_POOL)}
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        options[name] = min(options.get(name) or TIMEOUT, TIMEOUT)
+    options["retry"] = Retry(NoBackoff(), 0)
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **options))
+
+
+def _argument(value: bytes | None) -> bytes:
+    return b"" if value is None else b"=" + value
+
+
+def _bytes(value: Any) -> bytes | None:
+    """Return what a shared client has read as the bytes that it was."""
+    return value.encode() if isinstance(value, str) else value
+
+
+@contextmanager
+def _as_store_error(key: str) -> Iterator[None]:
+    import redis
+
+    try:
+        yield
+    except (redis.RedisError, OSError, UnicodeError) as exc:
+        raise StoreError(f"the Redis that keeps {key} is out of reach: {type(exc).__name__}: {exc}") from exc
