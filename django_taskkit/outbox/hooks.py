@@ -8,6 +8,8 @@ from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
+from celery.app.task import Task
+from celery.canvas import _chain, chord, group
 from celery.contrib.django.task import DjangoTask
 from django.db import DEFAULT_DB_ALIAS, connections, router
 from kombu.transport.pyamqp import Transport as AmqpTransport
@@ -15,6 +17,7 @@ from kombu.transport.pyamqp import Transport as AmqpTransport
 from django_taskkit.dlq.publisher import ANSWER_TIMEOUT
 from django_taskkit.outbox.model import OutboxMessage
 from django_taskkit.outbox.publishing import choice_for, with_outbox
+from django_taskkit.outbox.refusing import check_call, check_workflow
 from django_taskkit.outbox.result_backends import bear_outage
 
 
@@ -22,6 +25,10 @@ def install() -> None:
     """Hook into Celery; doing it twice changes nothing."""
     from django_taskkit.outbox import tasks  # noqa: F401  (its task is there without autodiscovery)
 
+    _wrap(Celery, "send_task", _send_task)
+    _wrap(Task, "apply_async", _apply_async)
+    for workflow in (_chain, group, chord):
+        _wrap(workflow, "apply_async", _apply_workflow)
     _wrap(AMQP, "_create_task_sender", _create_task_sender)
     _wrap(Celery, "connection_for_write", _connection_for_write)
     _wrap(Celery, "_get_backend", _get_backend)
@@ -40,6 +47,29 @@ def _wrap(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
 
     method.has_taskkit_outbox = True  # type: ignore[attr-defined]
     setattr(owner, name, method)
+
+
+def _send_task(
+    original: Callable[..., Any], app: Any, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any
+) -> Any:
+    if options.get("task_type") is None:  # else it comes from ``apply_async``
+        check_call(app, name, args, kwargs, options)
+    return original(app, name, args, kwargs, *more, **options)
+
+
+def _apply_async(original: Callable[..., Any], task: Any, *args: Any, **options: Any) -> Any:
+    check_call(task.app, task.name, *_call(args, options), options)  # here, for eager tasks get no further
+    return original(task, *args, **options)
+
+
+def _apply_workflow(original: Callable[..., Any], signature: Any, *args: Any, **options: Any) -> Any:
+    check_workflow(signature, *_call(args, options), options)
+    return original(signature, *args, **options)
+
+
+def _call(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+    """The task's own arguments in those of ``apply_async``."""
+    return (args[0] if args else options.get("args")), (args[1] if len(args) > 1 else options.get("kwargs"))
 
 
 def _create_task_sender(original: Callable[..., Any], amqp: Any) -> Any:
@@ -78,6 +108,7 @@ def _get_backend(original: Callable[..., Any], app: Any) -> Any:
 
 
 def _delay_on_commit(original: Callable[..., Any], task: Any, *args: Any, **kwargs: Any) -> None:
+    check_call(task.app, task.name, args, kwargs, {})  # now: at the commit, an error would take other hooks with it
     if _is_transactional(task, None):
         task.delay(*args, **kwargs)
     else:
@@ -85,6 +116,7 @@ def _delay_on_commit(original: Callable[..., Any], task: Any, *args: Any, **kwar
 
 
 def _apply_async_on_commit(original: Callable[..., Any], task: Any, *args: Any, **kwargs: Any) -> None:
+    check_call(task.app, task.name, *_call(args, kwargs), kwargs)
     if _is_transactional(task, kwargs.get("outbox")):
         task.apply_async(*args, **kwargs)
     else:
