@@ -123,20 +123,20 @@ class Backoff:
     jitter: Jitter = field(default_factory=EqualJitter)
 
     def __post_init__(self) -> None:
-        _check(self.base, self.base > 0, "base", "more than 0 seconds")
-        _check(self.factor, self.factor >= 1, "factor", "1 or more")
+        _check(self.base, lambda base: base > 0, "base", "more than 0 seconds")
+        _check(self.factor, lambda factor: factor >= 1, "factor", "1 or more")
         _check(
             self.floor,
-            self.floor >= 1 and self.floor == int(self.floor),
+            lambda floor: floor >= 1 and floor == int(floor),
             "floor",
             "a whole number of seconds, 1 or more",
         )
-        _check(self.cap, self.cap >= self.floor, "cap", f"at least the floor of {self.floor} second(s)")
+        _check(self.cap, lambda cap: cap >= self.floor, "cap", f"at least the floor of {self.floor} second(s)")
 
     def nominal(self, retry: int) -> float:
         """Return the delay in seconds before retry ``retry``, before jitter and rounding."""
         try:
-            return min(self.cap, self.base * self.factor**retry)
+            return min(self.cap, self.base * float(self.factor) ** retry)  # an int would be computed to its last digit
         except OverflowError:
             return self.cap
 
@@ -161,6 +161,7 @@ class Backoff:
             yield int(previous)
 
 
-def _check(value: float, right: bool, name: str, remedy: str) -> None:
-    if not right or not math.isfinite(value):
+def _check(value: object, is_right: Callable[[float], bool], name: str, remedy: str) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not is_right(value):  # type: ignore[arg-type]  # it is a number by now
         raise ValueError(f"a {name} of {value!r} makes no sense; give {remedy}")

@@ -30,15 +30,28 @@ REQUEUED_AT_HEADER = "taskkit_requeued_at"
 PREVIOUS_DELAY_HEADER = "taskkit_previous_delay"
 """Whole seconds before the retry that carries it; decorrelated jitter grows from it."""
 
+FIRST_FAILED_HEADER = "taskkit_first_failed_at"
+"""Seconds since the epoch when a run of the message failed first; ``retry_for`` counts from there."""
+
+RETRIES_BY_HEADER = "taskkit_retries_by"
+"""How many of the retries each of the task's ``retry_policies`` has caused, by the name of its exception class."""
+
+WAITS_HEADER = "taskkit_waits"
+"""How often in a row a budget, a breaker or an idempotency key has made the message wait."""
+
+HOME_HEADER = "taskkit_home"
+"""Exchange, routing key and queue from which a retry was sent to the task's ``retry_queue``."""
+
 HOLD_HEADER = "taskkit_hold"
 """True or False: whether the workflow of a member that dies waits for it, whatever the task and the settings say."""
 
 NO_ID_PREFIX = "no-id-"
 """What the task id of a message without one begins with."""
 
-_CHANGED_BY_REQUEUE = frozenset(
-    {"retries", "eta", "expires", GENERATION_HEADER, REQUEUED_AT_HEADER, PREVIOUS_DELAY_HEADER}
-)
+_OF_RETRIES = (PREVIOUS_DELAY_HEADER, FIRST_FAILED_HEADER, RETRIES_BY_HEADER, WAITS_HEADER, HOME_HEADER)
+"""What is true of the retries so far, and of none after a requeue."""
+
+_CHANGED_BY_REQUEUE = frozenset({"retries", "eta", "expires", GENERATION_HEADER, REQUEUED_AT_HEADER, *_OF_RETRIES})
 
 RAW_MESSAGE = "taskkit_message"
 """The key under which a worker hands the message as received to the process that runs the task."""
@@ -156,7 +169,11 @@ class Envelope:
     ) -> Envelope:
         """Build an envelope from a body, its content type and encoding, headers and queue, and how it was delivered."""
         body, content_type, content_encoding, headers, queue_name = raw
-        exchange, routing_key, queue = origin_of(app, {**(delivery or {}), "queue": queue_name})
+        # A retry that has gone to a queue for retries is sent again from where the message was sent first.
+        home = (headers or {}).get(HOME_HEADER)
+        if not isinstance(home, (list, tuple)) or len(home) != 3 or not all(isinstance(part, str) for part in home):
+            home = origin_of(app, {**(delivery or {}), "queue": queue_name})
+        exchange, routing_key, queue = home
         return cls(
             body=_as_bytes(body, content_encoding),
             content_type=content_type or "",
@@ -212,7 +229,8 @@ def headers_again(headers: Mapping[str, Any], *, generation: int, eta: datetime 
         REQUEUED_AT_HEADER: time.time(),
     }
     changed = {**headers, **fresh}
-    changed.pop(PREVIOUS_DELAY_HEADER, None)
+    for name in _OF_RETRIES:
+        changed.pop(name, None)
     return changed
 
 

@@ -32,6 +32,8 @@ class RetryScheduled(TaskEvent):
     """The run that failed, counted from 1."""
     delay: float | None
     """Seconds until the next run; None if the task named a time instead."""
+    counted: bool = True
+    """Whether a retry was used up; it is not by a Snooze, nor by what waits for a budget, a breaker or its own key."""
     exception_class: str
     exception_message: str
 
@@ -85,3 +87,23 @@ task_discarded = Signal()
 def announce(signal: Signal, event: TaskEvent) -> list[tuple[Any, Any]]:
     """Send ``event`` to every receiver, whatever the one before it did."""
     return signal.send_robust(sender=type(event), event=event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerChanged:
+    """A circuit breaker opened, let the first probe in, or closed; sent once, by the process that did it."""
+
+    name: str
+    """Of the breaker: what tasks have as ``breaker=``."""
+    old: str
+    """``"closed"``, ``"open"`` or ``"half_open"``."""
+    new: str
+    calls: int | None
+    """How many calls of the window it opened on; None unless it was closed before."""
+    failure_rate: float | None
+    """Which part of these failed."""
+    open_for: float | None
+    """Seconds until the first probe, if it opened."""
+
+
+breaker_changed = Signal()

@@ -1,5 +1,6 @@
 """Fixtures for tests without services: Celery's real message path over kombu's in-memory broker."""
 
+import inspect
 import itertools
 import os
 import pickle
@@ -197,8 +198,25 @@ def no_outage_before():
     spool.broker_pause.end()
 
 
+def _is_shared_by_a_test(finalizer):
+    """Whether Celery's note of a shared task is of one that neither Celery nor the package has."""
+    function = inspect.getclosurevars(finalizer).nonlocals.get("fun", finalizer)
+    return function.__module__.partition(".")[0] not in ("celery", "django_taskkit")
+
+
 @pytest.fixture
-def station():
+def without_shared_tasks():
+    """Celery would give every app the tasks that tests share, and those of the apps of live tests."""
+    known = _state._on_app_finalizers
+    of_tests = {finalizer for finalizer in known if _is_shared_by_a_test(finalizer)}
+    known -= of_tests
+    yield
+    known -= {finalizer for finalizer in known if _is_shared_by_a_test(finalizer)}
+    known |= of_tests
+
+
+@pytest.fixture
+def station(without_shared_tasks):
     """A fresh Celery app on the in-memory broker, as the current app, with its own queue."""
     before, default = _state._get_current_app(), _state.default_app
     app = OwnTasks("station", set_as_current=True, task_cls=DjangoTask)

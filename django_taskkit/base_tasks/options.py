@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from celery import Celery
 
-from django_taskkit.base_tasks.policy import policy_of
-from django_taskkit.base_tasks.retry import DEFAULT_BACKOFF, BaseTaskWithRetry
+from django_taskkit.base_tasks.gates.passage import gates_of
+from django_taskkit.base_tasks.retry import BaseTaskWithRetry
+from django_taskkit.base_tasks.rules import rules_of
 from django_taskkit.exceptions import ConfigurationError
 
 
@@ -20,6 +21,7 @@ def problems(app: Celery) -> Iterator[tuple[str, str]]:
     for task in list(app.tasks.values()):
         if isinstance(task, BaseTaskWithRetry):
             try:
-                policy_of(task, DEFAULT_BACKOFF)
+                rules_of(task)
+                gates_of(task)
             except ConfigurationError as exc:
                 yield task.name, str(exc)

@@ -1,169 +1,147 @@
-"""What a task's retry options mean, as one object that decides."""
+"""How often and how long a task is retried after one kind of failure, as one object that decides."""
 
 from __future__ import annotations
 
-import inspect
+import itertools
+import math
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
+from functools import cached_property
 from typing import Any
 
-from celery.exceptions import SoftTimeLimitExceeded
-
-from django_taskkit.backoff import Backoff, DelayPolicy, NoJitter, Uniform, jitter_of
-from django_taskkit.exceptions import ConfigurationError
-
-ExceptionClasses = tuple[type[BaseException], ...]
+from django_taskkit.backoff import JITTERS, Backoff, DelayPolicy, Jitter, NoJitter, Uniform, jitter_of
+from django_taskkit.base_tasks.verdicts import seconds_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """Decides whether a failed run is repeated, and when. Built from a task's options by :func:`policy_of`."""
+    """How often a task is retried, and how long it waits before each retry.
 
-    autoretry_for: ExceptionClasses
-    dont_autoretry_for: ExceptionClasses
-    max_retries: int | None
-    """None: no limit."""
-    backoff: DelayPolicy
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Further options for the retry's ``apply_async``, from ``retry_kwargs``."""
-
-    def retries(self, exc: BaseException) -> bool:
-        """Say whether a run that raised ``exc`` may be repeated.
-
-        A soft time limit is retried only where it is named: ``Exception`` is written to mean "the task failed",
-        and a task that was too slow once is mostly too slow again.
-        """
-        if isinstance(exc, self.dont_autoretry_for) or not isinstance(exc, self.autoretry_for):
-            return False
-        if isinstance(exc, SoftTimeLimitExceeded):
-            return any(issubclass(named, SoftTimeLimitExceeded) for named in self.autoretry_for)
-        return True
-
-    def delay(self, retry: int, *, previous: float | None = None, uniform: Uniform = random.uniform) -> int:
-        """Return whole seconds before retry number ``retry``, counted from 0."""
-        return self.backoff.delay(retry, previous=previous, uniform=uniform)
-
-
-def policy_of(task: Any, default_backoff: object) -> RetryPolicy:
-    """Read the retry options of ``task``, which are Celery's, and say what is wrong with them.
-
-    Args:
-        task: a task, or its class.
-        default_backoff: the ``retry_backoff`` of the base class; a ``countdown`` in ``retry_kwargs`` beats this one,
-            and yields to one that the task sets itself, as in Celery.
+    It stands on its own: what is left out has the default below, not what some task says. Equal options make equal
+    policies, whatever form they were given in.
 
     Raises:
-        ConfigurationError: an option makes no sense; the sentence names the task, the option and the remedy.
+        ValueError: an option makes no sense; the sentence says which and what to give.
     """
-    options = _option(task, "retry_kwargs", _mapping)
-    countdown = options.pop("countdown", None)
-    limit = options.pop("max_retries", task.max_retries)
-    return RetryPolicy(
-        autoretry_for=_option(task, "autoretry_for", _classes),
-        dont_autoretry_for=_option(task, "dont_autoretry_for", _classes),
-        max_retries=_checked(task, "max_retries", limit, _limit),
-        backoff=_backoff(task, countdown, default_backoff),
-        options=options,
-    )
+
+    max_retries: int | None = 5
+    """Retries before the task dies; None: no limit."""
+
+    backoff: bool | float | timedelta | DelayPolicy = 1.0
+    """Seconds, or a timedelta, before the first retry; each further delay is ``factor`` times as long. True is 1. Or an
+    object with a ``delay`` method, which decides alone: factor, jitter, floor and cap are its own then."""
+
+    factor: float = 2.0
+    """By how much each further delay grows; 1 keeps it constant."""
+
+    jitter: bool | str | Jitter = "equal"
+    """How delays are spread: ``"equal"``, ``"full"`` (or True), ``"decorrelated"``, False, or an object."""
+
+    floor: int = 1
+    """The shortest delay in whole seconds."""
+
+    cap: float | timedelta = 600.0
+    """The longest delay in seconds, or as a timedelta."""
+
+    retry_for: float | timedelta | None = None
+    """Seconds, or a timedelta, from the first failure until which a retry may start; None: no deadline."""
+
+    def __post_init__(self) -> None:
+        for name, read in _READERS.items():
+            try:
+                value = read(getattr(self, name))
+            except ValueError as exc:
+                raise ValueError(f"{name}: {exc}") from None
+            # The only place that writes: equal policies have to look equal, however they were written.
+            object.__setattr__(self, name, value)
+        if isinstance(self.backoff, float) and self.backoff > seconds_of(self.cap):
+            raise ValueError(
+                f"a backoff of {self.backoff:g} s is above the cap of {seconds_of(self.cap):g} s, which would be every "
+                f"delay; give a cap of more"
+            )
+        _ = self.delays  # says what is wrong with the numbers
+
+    @cached_property
+    def delays(self) -> DelayPolicy:
+        """What computes the delays."""
+        if isinstance(self.backoff, DelayPolicy):
+            return self.backoff
+        return Backoff(
+            base=float(seconds_of(self.backoff)),
+            factor=self.factor,
+            floor=self.floor,
+            cap=seconds_of(self.cap),
+            jitter=jitter_of(self.jitter),
+        )
+
+    def delay(self, retry: int, *, previous: float | None = None, uniform: Uniform = random.uniform) -> int:
+        """Return whole seconds, at least 1, before retry number ``retry``, counted from 0.
+
+        Args:
+            retry: 0 for the first retry.
+            previous: the delay before the last retry in seconds, if there was one.
+            uniform: where randomness comes from.
+        """
+        return max(1, math.ceil(self.delays.delay(retry, previous=previous, uniform=uniform)))
+
+    def schedule(self, *, uniform: Uniform = random.uniform) -> Iterator[int]:
+        """Yield the delays in whole seconds of a task that fails again at once each time, until it is dead.
+
+        Endless if neither ``max_retries`` nor ``retry_for`` ends it.
+        """
+        previous: float | None = None
+        total = 0
+        for retry in itertools.count() if self.max_retries is None else range(self.max_retries):
+            previous = self.delay(retry, previous=previous, uniform=uniform)
+            total += int(previous)
+            if self.retry_for is not None and total > seconds_of(self.retry_for):
+                return
+            yield int(previous)
 
 
-def is_call_error(run: Callable[..., Any], exc: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Say whether ``exc`` means that the task can't be called with these arguments, now or ever.
+def limit_of(value: object) -> int | None:
+    """Return a number of retries, or None for no limit.
 
-    The arguments don't fit its signature, or are not what its models ask for (``pydantic=True``), and the error came up
-    before a line of it ran: a decorator may well add arguments that the call lacks.
+    Raises:
+        ValueError: it is neither.
     """
-    if type(exc).__name__ == "ValidationError" and type(exc).__module__.startswith("pydantic"):
-        return not _was_entered(run, exc.__traceback__)
-    if not isinstance(exc, TypeError):
-        return False
-    try:
-        inspect.signature(run).bind(*args, **kwargs)
-    except TypeError:
-        return not _was_entered(run, exc.__traceback__)
-    except ValueError:  # no signature to be had
-        return False
-    return False
-
-
-def _was_entered(run: Callable[..., Any], tb: TracebackType | None) -> bool:
-    code = getattr(inspect.unwrap(run), "__code__", None)
-    while tb is not None:
-        if tb.tb_frame.f_code is code:
-            return True
-        tb = tb.tb_next
-    return False
-
-
-def _backoff(task: Any, countdown: Any, default_backoff: object) -> DelayPolicy:
-    chosen = task.retry_backoff
-    if isinstance(chosen, DelayPolicy) and not isinstance(chosen, type):
-        return chosen
-    jitter = _option(task, "retry_jitter", jitter_of)
-    cap = _option(task, "retry_backoff_max", _seconds)
-    if countdown is not None and (chosen is False or chosen is default_backoff):
-        return _constant(task, "retry_kwargs['countdown']", countdown)
-    if chosen is False or chosen is None:
-        return _constant(task, "default_retry_delay", task.default_retry_delay)
-    base = 1.0 if chosen is True or chosen is default_backoff else _checked(task, "retry_backoff", chosen, _seconds)
-    if base == 0:  # Celery reads 0 as False
-        return _constant(task, "default_retry_delay", task.default_retry_delay)
-    return _build(task, "retry_backoff and retry_backoff_max", base=base, cap=cap, jitter=jitter)
-
-
-def _constant(task: Any, name: str, value: Any) -> Backoff:
-    seconds = max(1.0, float(round(_checked(task, name, value, _seconds))))
-    return _build(task, name, base=seconds, factor=1, cap=seconds, jitter=NoJitter())
-
-
-def _build(task: Any, name: str, **numbers: Any) -> Backoff:
-    try:
-        return Backoff(**numbers)
-    except ValueError as exc:
-        raise ConfigurationError(f"{task.name}: {name}: {exc}") from None
-
-
-def _option(task: Any, name: str, read: Callable[[Any], Any]) -> Any:
-    return _checked(task, name, getattr(task, name), read)
-
-
-def _checked(task: Any, name: str, value: Any, read: Callable[[Any], Any]) -> Any:
-    try:
-        return read(value)
-    except ValueError as exc:
-        raise ConfigurationError(f"{task.name}: {name}: {exc}") from None
-
-
-def _classes(value: Any) -> ExceptionClasses:
-    classes = (value,) if isinstance(value, type) else value
-    try:
-        classes = tuple(classes or ())
-    except TypeError:
-        classes = (value,)
-    for item in classes:
-        if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise ValueError(f"{item!r} is not an exception class; give exception classes, for example (OSError,)")
-    return classes
-
-
-def _limit(value: Any) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise ValueError(f"{value!r} makes no sense; give a whole number of retries, 0 or more, or None for no limit")
 
 
-def _seconds(value: Any) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-        return float(value)
-    raise ValueError(f"{value!r} makes no sense; give seconds, 0 or more, or a timedelta")
+def _backoff_of(value: object) -> float | DelayPolicy:
+    if value is True:
+        return 1.0
+    if isinstance(value, DelayPolicy) and not isinstance(value, type):
+        return value
+    if value is False or value is None or value == 0:
+        raise ValueError(f"{value!r} makes no sense; give seconds, more than 0, and factor=1 to keep them constant")
+    try:
+        return seconds_of(value)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} makes no sense; give seconds, a timedelta, or an object with a delay() method"
+        ) from None
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if value is None or isinstance(value, Mapping):
-        return dict(value or {})
-    raise ValueError(f"{value!r} makes no sense; give a dict of options, for example {{'queue': 'retries'}}")
+def _named(jitter: Jitter) -> bool | str | Jitter:
+    if jitter == NoJitter():
+        return False
+    return next((name for name, known in JITTERS.items() if known == jitter), jitter)
+
+
+def seconds_or_none(value: object) -> float | None:
+    """As :func:`seconds_of`, and None for None."""
+    return None if value is None else seconds_of(value)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "max_retries": limit_of,
+    "backoff": _backoff_of,
+    "jitter": lambda value: _named(jitter_of(value)),
+    "cap": seconds_of,
+    "retry_for": seconds_or_none,
+}

@@ -9,24 +9,32 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 
 from django_taskkit.backoff import DelayPolicy, Jitter, Uniform
 from django_taskkit.base_tasks.application import leave_to_celery
+from django_taskkit.base_tasks.attempt import attempt, failure_of, give_up, leave, waiting_time
 from django_taskkit.base_tasks.autoretry import leave_alone
 from django_taskkit.base_tasks.dead_letter import DeadLetterTask
-from django_taskkit.base_tasks.policy import RetryPolicy, is_call_error, policy_of
-from django_taskkit.envelope import PREVIOUS_DELAY_HEADER, TRANSIT_HEADERS
-from django_taskkit.exceptions import ConfigurationError, RetryNotPublishedError
+from django_taskkit.base_tasks.decision import Again, Dead, Said, decide_retry
+from django_taskkit.base_tasks.functions import FUNCTIONS, unbind
+from django_taskkit.base_tasks.gates import Outcome
+from django_taskkit.base_tasks.next_message import UNTIL_DUE, headers_of, home_and_lane
+from django_taskkit.base_tasks.policy import RetryPolicy
+from django_taskkit.base_tasks.rules import DEFAULT_BACKOFF, rules_of
+from django_taskkit.base_tasks.verdicts import Permanent
+from django_taskkit.exceptions import RetryNotPublishedError
+
+if TYPE_CHECKING:
+    from django_taskkit.base_tasks.gates.breaker import CircuitBreaker
+    from django_taskkit.base_tasks.gates.budget import RetryBudget
 
 logger = logging.getLogger("django_taskkit")
-
-DEFAULT_BACKOFF: Final = 1.0
 
 
 class BaseTaskWithRetry(DeadLetterTask):
@@ -58,10 +66,35 @@ class BaseTaskWithRetry(DeadLetterTask):
     retry_backoff: bool | float | timedelta | DelayPolicy = DEFAULT_BACKOFF
     """Seconds before the first retry, doubled for each further one; True is 1; False waits
     ``default_retry_delay`` each time; or a policy with a ``delay`` method."""
+    retry_backoff_min: int = 1
+    """The shortest delay in whole seconds."""
     retry_backoff_max: float | timedelta = 600
     """The longest delay in seconds."""
     retry_jitter: bool | str | Jitter = "equal"
     """How delays are spread: ``"equal"``, ``"full"`` (or True), ``"decorrelated"``, False, or a policy."""
+
+    retry_for: float | timedelta | None = None
+    """Seconds, or a timedelta, from the first failure until which a retry may start; None: no deadline."""
+    retry_policies: Mapping[type[BaseException], RetryPolicy | type[Permanent]] = {}
+    """Policies for kinds of exceptions, retried whatever ``autoretry_for`` says; ``Permanent`` for what never is. The
+    most specific class wins. A subclass adds to those of its bases."""
+    retry_after_max: float | timedelta = 86_400
+    """Seconds that an error may ask for at most, by ``Retry-After`` and the like."""
+    retry_queue: str | None = None
+    """The queue that retries go to; None: where the message came from."""
+
+    retry_budget: str | RetryBudget | None = None
+    """What limits the retries of all tasks that name the same dependency."""
+    breaker: str | CircuitBreaker | None = None
+    """What keeps all tasks that name the same dependency from running while it is down."""
+    idempotency_key: str | Sequence[str] | Callable[..., str | None] | None = None
+    """Names of arguments, or a function of them that returns a text: the same key is not run twice."""
+    idempotency_window: float | timedelta | None = timedelta(days=1)
+    """Seconds, or a timedelta, after a success in which the same key is answered with its result; None: none."""
+    idempotency_lease: float | timedelta = 60
+    """Seconds after which a key is free if nobody has heard of the process that runs it."""
+    idempotency_without_store: str = "wait"
+    """What becomes of a task while the shared store is out of reach: ``"wait"``; or ``"run"``, perhaps twice."""
 
     publish_pause: float = 1.0
     """Seconds to wait before a message whose retry could not be published is given back to the broker, so that
@@ -76,6 +109,8 @@ class BaseTaskWithRetry(DeadLetterTask):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         leave_to_celery(cls, BaseTaskWithRetry, autoretry_for=())
+        for name in FUNCTIONS:
+            unbind(cls, name)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseTaskWithRetry:
         # Not __init__, which a subclass may override without calling it.
@@ -84,7 +119,7 @@ class BaseTaskWithRetry(DeadLetterTask):
 
         @functools.wraps(body)
         def run(*run_args: Any, **run_kwargs: Any) -> Any:
-            return task._run_with_retry(run_args, run_kwargs)
+            return attempt(task, run_args, run_kwargs)
 
         task.__dict__.update(run=run, _orig_run=body)
         return task
@@ -95,32 +130,26 @@ class BaseTaskWithRetry(DeadLetterTask):
         body: Callable[..., Any] = inspect.getattr_static(type(self), "run").__get__(self, type(self))
         return body
 
-    def _policy(self) -> RetryPolicy:
-        return policy_of(self, DEFAULT_BACKOFF)
+    def retry_in(self, exc: BaseException, attempt: int) -> Said:
+        """Say when a run is repeated that failed by ``exc``, which is one of those that are retried.
 
-    def _run_with_retry(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            return self._body(*args, **kwargs)
-        except (Ignore, Reject, Retry):
-            raise
-        except BaseException as exc:
-            request: Any = self.request
-            if request.called_directly:
-                raise
-            try:
-                policy = self._policy()
-            except ConfigurationError:
-                # A worker refuses to start with such options; they were changed since. The task's own error counts.
-                logger.exception("task %s[%s] failed and can't be retried", self.name, request.id)
-                raise exc from None
-            # Set for every failing run: whoever records the death need not guess.
-            request.taskkit_exhausted = getattr(request, "taskkit_exhausted", False)
-            if request.taskkit_exhausted or not policy.retries(exc) or is_call_error(self._body, exc, args, kwargs):
-                raise
-            if policy.max_retries is not None and request.retries >= policy.max_retries:
-                request.taskkit_exhausted = True
-                raise
-            raise self.retry(exc=exc, max_retries=policy.max_retries, **policy.options) from exc
+        Args:
+            exc: what the run raised.
+            attempt: which run that was, counted from 1.
+
+        Returns:
+            Seconds or a timedelta; ``Permanent("why")``, ``Snooze(seconds)`` or ``Retryable(delay=…)``; None, the
+            default, if the error and the policy shall decide.
+        """
+        return None
+
+    def on_retries_exhausted(self, exc: BaseException, attempt: int) -> None:
+        """Called when a run fails that would be repeated if retries, or time, were left; what it raises is logged.
+
+        Args:
+            exc: what the last run raised.
+            attempt: which run that was, counted from 1.
+        """
 
     def retry(
         self,
@@ -135,8 +164,9 @@ class BaseTaskWithRetry(DeadLetterTask):
     ) -> Any:
         """Run the task again later, as :meth:`celery.app.task.Task.retry`, and lose nothing on the way.
 
-        Without ``countdown`` and ``eta`` the delay is the policy's. Delays are whole seconds, at least 1 unless 0.
-        ``max_retries`` counts for this run only.
+        Without ``countdown`` and ``eta`` the delay is what ``exc`` asks for, or else the policy's. Delays are whole
+        seconds, at least 1 unless 0. ``max_retries`` counts for this run only. A retry that would come after
+        ``retry_for``, or when the message has expired, is one too many.
 
         If the broker can't take the retry, the message that is running goes back to it (``acks_late``, the default
         here); if it has been acknowledged already, the task dies with reason *publish_failed*.
@@ -145,38 +175,63 @@ class BaseTaskWithRetry(DeadLetterTask):
         retry: Any = super().retry
         if request.called_directly:
             return retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
-        policy = self._policy()
-        limit = max_retries if max_retries is not None else policy.max_retries
-        request.taskkit_exhausted = limit is not None and request.retries >= limit
-        if eta is None and countdown is None:
-            countdown = self._next_delay(policy, options)
-        elif eta is not None and self._is_due(eta):
+        if eta is not None and self._seconds_until(eta) < 1:
             eta, countdown = None, 0
+        asked = countdown if eta is None else self._seconds_until(eta)
+        decision = decide_retry(
+            rules_of(self),
+            failure_of(self, exc),
+            delay=asked,
+            max_retries=max_retries,
+            uniform=self.uniform,
+        )
+        if isinstance(decision, Dead):
+            give_up(self, decision, exc)
+            # Celery raises exc, or its MaxRetriesExceededError.
+            return retry(args, kwargs, exc, throw, eta, 0, request.retries, **options)
+        return self._run_again(decision, args=args, kwargs=kwargs, exc=exc, throw=throw, eta=eta, **options)
+
+    def _run_again(
+        self,
+        again: Again,
+        *,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = False,
+        eta: datetime | None = None,
+        waits: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Send the message that runs the task again; return, or raise, the Retry by which this run ends."""
+        request: Any = self.request
+        retry: Any = super().retry
+        countdown = again.delay
+        outcome = Outcome.RETRIED if again.counted else Outcome.SNOOZED
+        wait = None if waits else leave(request, outcome, delay=again.delay)
+        if wait is not None:
+            eta, countdown = None, max(countdown, waiting_time(request, wait, self.uniform))
+        if waits or wait is not None:
+            options.setdefault("outbox", UNTIL_DUE)
+        options["headers"] = headers_of(request, again, waits=waits or wait is not None, given=options.get("headers"))
+        if again.counted:
+            home_and_lane(self, options)
+        request.taskkit_uncounted = not again.counted
         try:
-            return retry(
-                args,
-                kwargs,
-                exc,
-                throw,
-                eta,
-                _whole_seconds(countdown),
-                sys.maxsize if limit is None else limit,
-                **options,
-            )
+            return retry(args, kwargs, exc, throw, eta, None if eta else math.ceil(countdown), sys.maxsize, **options)
         except Reject as rejected:
             self._survive_unpublished_retry(rejected.args[0], exc)
 
-    def _next_delay(self, policy: RetryPolicy, options: dict[str, Any]) -> int:
-        previous = getattr(self.request, PREVIOUS_DELAY_HEADER, None)
-        delay = policy.delay(self.request.retries, previous=previous, uniform=self.uniform)
-        # Without the broker's own, from which RabbitMQ may conclude that the message runs in circles.
-        own = {name: value for name, value in (self.request.headers or {}).items() if name not in TRANSIT_HEADERS}
-        options["headers"] = {**own, **(options.get("headers") or {}), PREVIOUS_DELAY_HEADER: delay}
-        return delay
+    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
+        """As :meth:`celery.app.task.Task.signature_from_request`, but what is put off has used up no retry."""
+        current: Any = self.request if request is None else request
+        if "retries" in options and getattr(current, "taskkit_uncounted", False):
+            options["retries"] = current.retries
+        return super().signature_from_request(request, *args, **options)
 
-    def _is_due(self, eta: datetime) -> bool:
+    def _seconds_until(self, eta: datetime) -> float:
         aware = eta if eta.tzinfo else eta.replace(tzinfo=self.app.timezone)
-        return (aware - datetime.now(timezone.utc)).total_seconds() < 1
+        return aware.timestamp() - time.time()
 
     def _survive_unpublished_retry(self, failure: Any, exc: BaseException | None) -> NoReturn:
         broker_down = isinstance(failure, (OperationalError, OSError))
@@ -185,11 +240,6 @@ class BaseTaskWithRetry(DeadLetterTask):
             time.sleep(self.publish_pause)
             raise Reject(failure, requeue=True)
         raise RetryNotPublishedError(f"the retry could not be published: {failure!r}") from (exc or failure)
-
-
-def _whole_seconds(countdown: float | None) -> float | None:
-    """Round up to whole seconds: RabbitMQ's delayed delivery refuses less than one, and the task would be gone."""
-    return None if countdown is None else max(0, math.ceil(countdown))
 
 
 leave_alone(BaseTaskWithRetry)

@@ -36,6 +36,9 @@ logger = logging.getLogger("django_taskkit")
 RELAY_TASK = "taskkit.relay"
 """The task that empties the outbox can't wait in it."""
 
+UNTIL_DUE = "until_due"
+"""The value of the option ``outbox`` for a message that waits there for its ETA, however short that is."""
+
 LEAST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
 """Seconds for which a broker that could not be reached is not tried again."""
 
@@ -73,10 +76,18 @@ class TaskProducer:
         "_outage",
         "_producer",
         "_task_name",
+        "_until_due",
     )
 
     def __init__(
-        self, producer: Any, app: Celery, outage: Outage, task_name: str, choice: str, is_asked: bool = False
+        self,
+        producer: Any,
+        app: Celery,
+        outage: Outage,
+        task_name: str,
+        choice: str,
+        is_asked: bool = False,
+        until_due: bool = False,
     ) -> None:
         self._producer = producer
         self._app = app
@@ -85,6 +96,7 @@ class TaskProducer:
         self._choice = choice
         self._message: tuple[Any, dict[str, Any]] = (None, {})
         self._is_asked = is_asked
+        self._until_due = until_due
         self._is_away = self._is_kept = False
 
     def __getattr__(self, name: str) -> Any:
@@ -191,6 +203,8 @@ class TaskProducer:
         eta = eta_of(body, options)
         if not eta:
             return False
+        if self._until_due:
+            return delays.seconds_until(eta, self._app) > 0
         natively = "celery_delayed" in exchange_name(options)
         hold = delays.safe_hold(self._app, self._producer.connection.transport.driver_type, natively=natively)
         return delays.seconds_until(eta, self._app) > hold
@@ -207,8 +221,10 @@ class TaskProducer:
         return isinstance(exc, (*kinds, *connection.connection_errors, *connection.channel_errors))
 
 
-def choice_for(app: Celery, task_name: str, option: bool | None) -> str:
+def choice_for(app: Celery, task_name: str, option: bool | str | None) -> str:
     """Return ``"always"``, ``"on_failure"`` or ``"never"``: by the call, else by the task, else by the setting."""
+    if option == UNTIL_DUE:
+        option = None
     if task_name == RELAY_TASK:
         return "never"
     if option is None:
@@ -224,9 +240,11 @@ def with_outbox(send: Callable[..., Any], app: Celery) -> Callable[..., Any]:
     outage = Outage()
 
     def send_task_message(
-        producer: Any, name: str, message: Any, *args: Any, outbox: bool | None = None, **options: Any
+        producer: Any, name: str, message: Any, *args: Any, outbox: bool | str | None = None, **options: Any
     ) -> Any:
-        stand_in = TaskProducer(producer, app, outage, name, choice_for(app, name, outbox), outbox is True)
+        stand_in = TaskProducer(
+            producer, app, outage, name, choice_for(app, name, outbox), outbox is True, outbox == UNTIL_DUE
+        )
         started = outage.clock()
         try:
             return send(stand_in, name, message, *args, **options)

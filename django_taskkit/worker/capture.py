@@ -16,6 +16,7 @@ from celery.exceptions import MaxRetriesExceededError, SoftTimeLimitExceeded
 from kombu.exceptions import OperationalError
 
 from django_taskkit import conf
+from django_taskkit.base_tasks.verdicts import Permanent
 from django_taskkit.dlq.death import Death
 from django_taskkit.dlq.models import Reason
 from django_taskkit.dlq.recorder import record
@@ -70,11 +71,14 @@ def reason_of(task: Task, request: Context, exc: BaseException) -> Reason:
         return Reason.PUBLISH_FAILED
     if isinstance(exc, SoftTimeLimitExceeded):
         return Reason.TIME_LIMIT
-    exhausted = getattr(request, "taskkit_exhausted", None)
-    if exhausted is None:  # not one of our tasks: Celery does not say, so the numbers have to
-        exhausted = isinstance(exc, MaxRetriesExceededError) or (
-            request.retries > 0 and task.max_retries is not None and request.retries >= task.max_retries
-        )
+    if isinstance(exc, Permanent):
+        return Reason.PERMANENT
+    if said := getattr(request, "taskkit_reason", ""):
+        return Reason(said)
+    # Not one of our tasks: Celery does not say, so the numbers have to.
+    exhausted = isinstance(exc, MaxRetriesExceededError) or (
+        request.retries > 0 and task.max_retries is not None and request.retries >= task.max_retries
+    )
     return Reason.RETRIES_EXHAUSTED if exhausted else Reason.EXCEPTION
 
 

@@ -165,6 +165,7 @@ def _on_retry(*, sender: Task, request: Context, reason: Any = None, **kwargs: A
             task_name=sender.name,
             attempt=request.retries + 1,
             delay=delay,
+            counted=not getattr(request, "taskkit_uncounted", False),
             exception_class=class_of(exc) if exc is not None else "",
             exception_message=message_of(exc, conf.current().message_max_length) if exc is not None else "",
         ),

@@ -94,6 +94,22 @@ def test_retry_delays_are_jittered_by_half_unless_told_otherwise(station, retrie
     assert delays(retries) == [5]
 
 
+def test_the_randomness_may_be_given_in_the_decorator(station, retries):
+    fail = task(
+        station,
+        always(ValueError("no")),
+        retry_jitter="equal",
+        retry_backoff=10,
+        max_retries=1,
+        uniform=lambda low, high: high,
+    )
+
+    fail.delay()
+    station.run_all()
+
+    assert delays(retries) == [10]
+
+
 def test_decorrelated_jitter_remembers_the_delay_before(station, retries):
     fail = task(station, always(ValueError("no")), retry_jitter="decorrelated", retry_backoff=2, max_retries=3)
     fail.uniform = lambda low, high: high

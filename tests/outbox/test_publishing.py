@@ -391,6 +391,22 @@ def test_a_message_with_a_long_delay_that_could_not_be_published_waits_until_it_
     assert [row.due_at is None for row in rows()] == [False, True]
 
 
+def test_a_message_may_ask_to_wait_there_for_a_short_delay_too(station, add, relay_is_alive):
+    add.apply_async(countdown=5, outbox="until_due")
+    add.apply_async(outbox="until_due")
+
+    (row,) = rows()
+    assert (row.reason, row.due_at is None) == ("long_delay", False)
+    assert station.waiting() == 1
+
+
+def test_what_asks_to_wait_there_goes_to_the_broker_where_there_is_no_relay(station, add):
+    add.apply_async(countdown=5, outbox="until_due")
+
+    assert rows() == []
+    assert station.waiting() == 1
+
+
 # Around it
 
 
