@@ -21,6 +21,7 @@ from django_taskkit.dlq.models import DeadLetter
 from django_taskkit.dlq.project import has_app
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.outbox.delays import VISIBILITY_TIMEOUT
+from django_taskkit.stores.visibility import problems as store_problems
 from django_taskkit.worker.hold_checks import check_hold
 
 
@@ -89,7 +90,7 @@ def _consumed_queues(app: Celery) -> set[str]:
 
 @checks.register("django_taskkit")
 def check_tasks(**kwargs: Any) -> list[checks.CheckMessage]:
-    """taskkit.E002: retry options of a task make no sense; W007 and W008: what is to be held can't be, or not for long.
+    """taskkit.E002, E006: options of a task, or the store they need, make no sense; W007, W008: holding won't work.
 
     Tasks are checked whose modules have been imported.
     """
@@ -97,7 +98,18 @@ def check_tasks(**kwargs: Any) -> list[checks.CheckMessage]:
         return []  # and asking for one would make Celery's own the default
     app = app_or_default()
     wrong = [checks.Error(complaint, obj=name, id="taskkit.E002") for name, complaint in problems(app)]
-    return [*wrong, *check_hold(app)]
+    return [*wrong, *_check_store(app, unusable=True), *check_hold(app)]
+
+
+def _check_store(app: Celery, *, unusable: bool) -> list[checks.CheckMessage]:
+    """taskkit.E006: ``SHARED_STORE`` is nothing that tasks could share; W010: other processes don't see it."""
+    try:
+        found = [problem for problem in store_problems(app) if problem.unusable is unusable]
+    except ConfigurationError:
+        return []  # E001 says why
+    if unusable:
+        return [checks.Error(problem.text, hint=problem.hint, id="taskkit.E006") for problem in found]
+    return [checks.Warning(problem.text, hint=problem.hint, id="taskkit.W010") for problem in found]
 
 
 @checks.register("django_taskkit", checks.Tags.database)
@@ -119,7 +131,7 @@ def check_waiting(databases: Sequence[str] | None = None, **kwargs: Any) -> list
 
 @checks.register("django_taskkit", deploy=True)
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    """taskkit.E002, W007 and W008 for tasks in modules that nothing has imported yet, E005, W001 to W004 and W006.
+    """taskkit.E002, E006, W007, W008 for tasks in modules that nothing has imported; E005, W001 to W004, W006, W010.
 
     Nothing is connected to, and nothing is made.
 
@@ -128,13 +140,15 @@ def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     if not has_app():
         return []
     app = app_or_default()
-    known, known_of_hold = set(problems(app)), check_hold(app)
+    known, known_of_store, known_of_hold = set(problems(app)), _check_store(app, unusable=True), check_hold(app)
     app.loader.import_default_modules()  # a worker imports them all
     late: list[checks.CheckMessage] = [
         checks.Error(complaint, obj=name, id="taskkit.E002")
         for name, complaint in problems(app)
         if (name, complaint) not in known
     ]
+    if not known_of_store:
+        late += [*_check_store(app, unusable=True), *_check_store(app, unusable=False)]
     late += [message for message in check_hold(app) if message not in known_of_hold]
     return [*late, *_check_acknowledgement(app), *_check_broker(app), *_check_spool()]
 

@@ -11,6 +11,7 @@ from kombu import Queue
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.models import DeadLetter
 from django_taskkit.transports.redis import Transport
+from django_taskkit.worker import startup
 from tests.letters import dead_letter
 
 
@@ -255,6 +256,34 @@ def test_w006_a_spool_whose_folder_anybody_may_write(station, settings, tmp_path
     settings.TASKKIT = {"SPOOL_DIR": str(tmp_path)}
 
     assert [message.id for message in deployment("taskkit.W006")] == ["taskkit.W006"]
+
+
+def uses_a_budget(station):
+    @station.app.task(base=BaseTaskWithRetry, name="pay", retry_budget="bank")
+    def pay(): ...
+
+
+def test_e006_a_store_that_keeps_nothing(station, settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+    assert messages() == []
+    uses_a_budget(station)
+
+    [message] = messages()
+
+    assert message.id == "taskkit.E006"
+    assert "a DummyCache, which keeps nothing" in message.msg
+    assert "pay" in message.hint
+    assert "taskkit.W010" not in [found.id for found in checks.run_checks(include_deployment_checks=True)]
+    with pytest.raises(SystemExit, match="DummyCache"):
+        startup._refuse_bad_settings(instance=station)
+
+
+def test_w010_a_store_that_other_processes_do_not_see(station, settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    uses_a_budget(station)
+
+    assert messages() == []  # which is how one develops
+    assert [message.id for message in deployment("taskkit.W010")] == ["taskkit.W010"]
 
 
 @pytest.mark.django_db

@@ -17,6 +17,7 @@ from django_taskkit import conf
 from django_taskkit.base_tasks.options import problems
 from django_taskkit.dlq import spool, spool_files
 from django_taskkit.exceptions import ConfigurationError
+from django_taskkit.stores.visibility import problems as store_problems
 
 logger = logging.getLogger("django_taskkit")
 
@@ -34,7 +35,9 @@ def _refuse_bad_settings(*, instance: Any, **kwargs: Any) -> None:
         conf.current()
     except ConfigurationError as exc:
         raise SystemExit(str(exc)) from None
-    if wrong := [complaint for _name, complaint in problems(instance.app)]:
+    wrong = [complaint for _name, complaint in problems(instance.app)]
+    wrong += [f"{problem.text} {problem.hint}" for problem in store_problems(instance.app) if problem.unusable]
+    if wrong:
         raise SystemExit("\n".join(wrong))
 
 

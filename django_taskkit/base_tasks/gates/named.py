@@ -1,0 +1,33 @@
+"""What budgets and breakers have in common: the name of a dependency, and times."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django_taskkit.base_tasks.verdicts import seconds_of
+from django_taskkit.exceptions import ConfigurationError
+
+LONGEST_NAME = 100
+
+
+def check_name(what: str, name: object) -> None:
+    """Raise ConfigurationError unless ``name`` may be that of a dependency."""
+    if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"{what}({name!r}) has no name; give that of the dependency, at most {LONGEST_NAME} characters: 'stripe'"
+        )
+
+
+def seconds(what: str, option: str, value: float | timedelta) -> float:
+    """Return a time as seconds.
+
+    Raises:
+        ConfigurationError: it is no time above 0.
+    """
+    try:
+        found = seconds_of(value)
+    except ValueError:
+        found = 0.0
+    if found <= 0:
+        raise ConfigurationError(f"{what}({option}={value!r}) makes no sense; give seconds above 0, or a timedelta")
+    return found
