@@ -20,6 +20,7 @@ VERBS = {
     "redrive": "django_taskkit.management.redrive",
     "relay": "django_taskkit.management.relay",
     "requeue": "django_taskkit.management.requeue",
+    "schedule": "django_taskkit.management.schedule",
     "show": "django_taskkit.management.show",
 }
 """A verb is a module with ``HELP``, ``add_arguments(parser)`` and ``handle(command, **options)``."""
