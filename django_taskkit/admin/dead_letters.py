@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_taskkit.admin import display
 from django_taskkit.admin.editing import EDIT, edit_or_ask
-from django_taskkit.admin.filters import GivenChoicesFilter, RevokedFilter
+from django_taskkit.admin.filters import RevokedFilter
 from django_taskkit.admin.read_only import ReadOnly
 from django_taskkit.admin.redrive_action import redrive_selected
 from django_taskkit.admin.transitions import DISCARD, REQUEUE, Verb, confirm_or_run
@@ -76,12 +76,12 @@ class DeadLetterAdmin(ReadOnly, ModelAdmin):
     list_display = ("task", "status", "reason", "exception", "age", "attempts")
     list_display_links = ("task",)
     list_filter = (
-        ("status", GivenChoicesFilter),
+        "status",
         "task_name",
         "exception_class",
         "queue",
         "release",
-        ("reason", GivenChoicesFilter),
+        "reason",
         RevokedFilter,
     )
     search_fields = ("task_id", "task_name", "exception_class", "exception_message")

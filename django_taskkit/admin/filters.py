@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import SEARCH_VAR
@@ -33,16 +33,3 @@ class RevokedFilter(admin.SimpleListFilter):
         if self.value() == "shown" or asked_for:
             return queryset
         return queryset.exclude(reason=Reason.REVOKED)
-
-
-class GivenChoicesFilter(admin.ChoicesFieldListFilter):
-    """Django's filter by a field's choices, without those that nothing gives yet."""
-
-    NOT_GIVEN: ClassVar[set[str]] = {Reason.PERMANENT, Reason.DEADLINE}
-
-    def choices(self, changelist: Any) -> Iterator[Any]:
-        everything, *rest = super().choices(changelist)
-        yield everything
-        for (value, _label), choice in zip(self.field.flatchoices, rest, strict=True):
-            if value not in self.NOT_GIVEN or choice["selected"]:
-                yield choice

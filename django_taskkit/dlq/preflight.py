@@ -127,6 +127,8 @@ class Preflight:
             yield Finding(Color.RED, "body_ran", text)
         if row.reason == Reason.REVOKED:
             yield Finding(Color.AMBER, "revoked", _("Somebody revoked it; a requeue takes that back."))
+        if row.reason == Reason.PERMANENT:
+            yield Finding(Color.AMBER, "permanent", _("Its task said that it can never succeed."))
 
     def _of_message(self, row: DeadLetter) -> Iterator[Finding]:
         envelope = row.envelope

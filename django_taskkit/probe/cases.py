@@ -56,6 +56,8 @@ LOST = (Reason.WORKER_LOST,)
 CASES = (
     Case(name="exception", says="it raises", reason=Reason.EXCEPTION),
     Case(name="retries", says="its retries are used up", reason=Reason.RETRIES_EXHAUSTED, resent=True),
+    Case(name="permanent", says="it says that it can never succeed", reason=Reason.PERMANENT),
+    Case(name="deadline", says="it would be retried too late", reason=Reason.DEADLINE),
     Case(name="arguments", says="its arguments don't fit", task="exception", reason=Reason.EXCEPTION, curable=False,
          body=b'[["%s", "one too many"], {}, {}]'),
     Case(name="soft_time_limit", says="it passes the soft time limit", reason=Reason.TIME_LIMIT, pools=FORKED),

@@ -16,7 +16,7 @@ from celery import Task, shared_task
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Reject
 
-from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask
+from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask, Permanent
 
 PREFIX = "taskkit.probe."
 FOLDER_VARIABLE = "TASKKIT_PROBE_FOLDER"
@@ -100,6 +100,18 @@ def exception(value: str) -> str:
 
 @shared_task(name=f"{PREFIX}retries", base=BaseTaskWithRetry, max_retries=1, retry_jitter=False)
 def retries(value: str) -> str:
+    return str(exception.run(value))
+
+
+@shared_task(name=f"{PREFIX}permanent", base=BaseTaskWithRetry)
+def permanent(value: str) -> str:
+    if not cured():
+        raise Permanent("not cured")
+    return value
+
+
+@shared_task(name=f"{PREFIX}deadline", base=BaseTaskWithRetry, retry_backoff=60, retry_for=5)
+def deadline(value: str) -> str:
     return str(exception.run(value))
 
 

@@ -165,6 +165,10 @@ def test_an_expiry_that_is_past_is_told_since_the_requeue_drops_it(look):
     assert found(look(letter(headers={"expires": "soon"}))) == []
 
 
+def test_what_said_itself_that_it_can_never_succeed_is_amber(look):
+    assert found(look(letter(reason="permanent"))) == [("amber", "permanent")]
+
+
 def test_a_message_of_the_first_protocol_is_not_looked_into(look):
     body = json.dumps({"task": "shop.pay", "id": "id-1", "args": [], "kwargs": {}}).encode()
 
