@@ -26,7 +26,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Model, QuerySet
 from django.db.models.fields.files import FieldFile
 from django.db.models.manager import BaseManager
-from django.db.models.query import RawQuerySet
+from django.db.models.query import ModelIterable, RawQuerySet
 from django.http import HttpRequest
 from django.utils.connection import BaseConnectionHandler, ConnectionProxy
 from django.utils.functional import LazyObject, Promise
@@ -66,6 +66,12 @@ def _of_model(noun: str) -> Callable[[Any], str]:
     return lambda value: f"{noun} of {_label(vars(value).get('model'))}"
 
 
+def _list_of_queryset(value: Any, name: str) -> str:
+    if issubclass(vars(value).get("_iterable_class", ModelIterable), ModelIterable):
+        return f"pass a list of primary keys: list({name}.values_list('pk', flat=True))"
+    return f"pass a list: list({name})"  # of values(), or the like
+
+
 _FILE = "pass its path; if it has none, store it first and pass the name that the storage gave it"
 
 KINDS: tuple[Kind, ...] = (
@@ -73,7 +79,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         classes=(QuerySet,),
         what=_of_model("a queryset"),
-        remedy=lambda value, name: f"pass a list of primary keys: list({name}.values_list('pk', flat=True))",
+        remedy=_list_of_queryset,
     ),
     Kind(
         classes=(RawQuerySet,),

@@ -137,7 +137,16 @@ def _kind(cls: type) -> Kind | str | None:
     for kind in KINDS:
         if issubclass(cls, kind.classes) or names.intersection(kind.names):
             return kind
-    return _DATACLASS if dataclasses.is_dataclass(cls) else None
+    return _DATACLASS if dataclasses.is_dataclass(cls) and not _pickles_by_itself(cls) else None
+
+
+def _pickles_by_itself(cls: type) -> bool:
+    """Say whether a class has its own way to be pickled, which may leave out what should not travel."""
+    if any(getattr(cls, name) is not getattr(object, name) for name in ("__reduce__", "__reduce_ex__")):
+        return True
+    state = getattr(cls, "__getstate__", None)
+    # ``dataclass`` itself makes one for slots.
+    return state not in (None, getattr(object, "__getstate__", None)) and state.__module__ != "dataclasses"
 
 
 def _children(containers: list[Any], types: set[type]) -> Iterator[Any]:

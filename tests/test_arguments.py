@@ -239,6 +239,41 @@ class TestNothingIsFetched:
         assert unsafe((Holder(User()),), {}, "pickle").where == "argument 1, at .row"
 
 
+@pytest.mark.parametrize("values", [Group.objects.values_list("pk", flat=True), Group.objects.values("name")])
+def test_a_queryset_of_plain_values_is_to_become_a_list_of_them(values):
+    problem = unsafe((), {"ids": values}, "json")
+
+    assert problem.what == "a queryset of auth.Group"
+    assert problem.remedy == "pass a list: list(ids)"
+
+
+def test_what_a_dataclass_leaves_behind_when_it_is_pickled_does_not_travel():
+    @dataclasses.dataclass
+    class Batch:
+        numbers: list
+        lock: object
+
+        def __getstate__(self):
+            return {"numbers": self.numbers}
+
+    @dataclasses.dataclass
+    class Reduced:
+        row: object
+
+        def __reduce__(self):
+            return dict, ()
+
+    assert unsafe((Batch([1], threading.Lock()), Reduced(User())), {}, "pickle") is None
+
+
+def test_a_dataclass_with_slots_is_looked_into_as_any_other():
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Slotted:
+        row: object
+
+    assert unsafe((Slotted(User()),), {}, "pickle").where == "argument 1, at .row"
+
+
 class TestLazyTexts:
     def test_kombus_json_makes_a_text_of_them_in_the_language_of_the_caller(self):
         assert unsafe((gettext_lazy("yes"),), {}, "json") is None

@@ -55,7 +55,10 @@ def handle(command: BaseCommand, **options: Any) -> None:
         raise CommandError(str(exc)) from exc
     task_of(app, "")  # imports the modules with tasks
     names = _retried(app) if options["all"] else _chosen(app, options["tasks"])
-    broker = Broker(app)
+    try:
+        broker = Broker(app)
+    except (ImportError, KeyError) as exc:  # no client for it is installed here, or there is no such broker
+        raise CommandError(f"The broker that the settings name can't be asked how long it holds delays: {exc}") from exc
     pen = None if options["no_plot"] else pen_for(getattr(command.stdout, "encoding", None) or "utf-8")
     failed: list[str] = []
     with output(command) as out:

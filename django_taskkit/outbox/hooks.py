@@ -17,7 +17,7 @@ from kombu.transport.pyamqp import Transport as AmqpTransport
 from django_taskkit.dlq.publisher import ANSWER_TIMEOUT
 from django_taskkit.outbox.model import OutboxMessage
 from django_taskkit.outbox.publishing import choice_for, with_outbox
-from django_taskkit.outbox.refusing import check_call, check_workflow
+from django_taskkit.outbox.refusing import check_call, check_workflow, has_own_way
 from django_taskkit.outbox.result_backends import bear_outage
 
 
@@ -108,7 +108,8 @@ def _get_backend(original: Callable[..., Any], app: Any) -> Any:
 
 
 def _delay_on_commit(original: Callable[..., Any], task: Any, *args: Any, **kwargs: Any) -> None:
-    check_call(task.app, task.name, args, kwargs, {})  # now: at the commit, an error would take other hooks with it
+    if not has_own_way(task):  # now: at the commit, an error would take other hooks with it
+        check_call(task.app, task.name, args, kwargs, {})
     if _is_transactional(task, None):
         task.delay(*args, **kwargs)
     else:
@@ -116,7 +117,8 @@ def _delay_on_commit(original: Callable[..., Any], task: Any, *args: Any, **kwar
 
 
 def _apply_async_on_commit(original: Callable[..., Any], task: Any, *args: Any, **kwargs: Any) -> None:
-    check_call(task.app, task.name, *_call(args, kwargs), kwargs)
+    if not has_own_way(task):
+        check_call(task.app, task.name, *_call(args, kwargs), kwargs)
     if _is_transactional(task, kwargs.get("outbox")):
         task.apply_async(*args, **kwargs)
     else:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 
 from django_taskkit import conf
 from django_taskkit.arguments import may_be_unsafe, unsafe
@@ -29,7 +29,11 @@ FOLLOWING = ("link", "link_error", "chord", "chain")
 """Options that hold signatures; they travel in the message of what comes before them."""
 
 _PARTS = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header", "body")}
-_WITHOUT_CALLER = frozenset({"on_error", "on_chord_part_return", "unlock_chord", "_call_task_errbacks"})
+_WITHOUT_CALLER = frozenset({"on_chord_part_return", "unlock_chord", "_call_task_errbacks"})
+"""Functions of Celery and of result backends, which others override."""
+
+_SWALLOWING = frozenset({("celery.app.trace", "on_error"), ("celery.utils.dispatch.signal", "send")})
+"""Functions of Celery that log an error of what they call, and go on; their names alone would mean nothing."""
 
 
 def check_call(app: Celery, name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:
@@ -57,6 +61,8 @@ def check_workflow(signature: Any, args: Any, kwargs: Any, options: Mapping[str,
     is_eager = signature.app.conf.task_always_eager
     calls: list[Call] = [(signature["task"], args or (), kwargs or {}, options)]
     for call in (*calls, *_calls_of([signature], set())):
+        if has_own_way(signature.app._tasks.get(call[0])):
+            continue  # its message is looked at when it is made
         for sentence, mode in _sentences(signature.app, call, {"serializer": options.get("serializer")}):
             if mode == "error" and has_caller():
                 raise UnsafeArgumentError(sentence)
@@ -126,16 +132,22 @@ def _parameters(task: Any) -> tuple[str, ...]:
     return tuple(parameter.name for parameter in parameters if parameter.kind in named)
 
 
+def has_own_way(task: Any) -> bool:
+    """Say whether the project has its own ``apply_async`` for a task, which may make keys of what it is called with."""
+    return task is not None and type(task).apply_async is not Task.apply_async
+
+
 def has_caller() -> bool:
     """Say whether an error would reach whoever made the call, rather than Celery's own machinery.
 
     When a task is over, its worker sends what follows it; an error there would be nobody's, and what follows would be
-    lost. Told by the stack, since it is asked only when something was found.
+    lost. Beat, and the signals of Celery, log an error and go on. Told by the stack, since it is asked only when
+    something was found.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code
-        if code.co_name in _WITHOUT_CALLER:
+        code, module = frame.f_code, frame.f_globals.get("__name__", "")
+        if code.co_name in _WITHOUT_CALLER or (module, code.co_name) in _SWALLOWING or module == "celery.beat":
             return False
         if code.co_name == "trace_task" and "state" in code.co_varnames:
             return frame.f_locals.get("state") is None  # it is set once the body is over

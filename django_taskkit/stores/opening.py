@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
@@ -50,8 +51,10 @@ def _store(name: str) -> Store:
         return _at_url(name)
     if name not in settings.CACHES:
         known = ", ".join(map(repr, settings.CACHES))
+        # What was meant to be a URL may hold a password.
+        shown = f"{name.partition(':')[0]}:…" if ":" in name else repr(name)
         raise NoStoreError(
-            f"TASKKIT['SHARED_STORE'] is {name!r}; give the alias of a cache ({known}), or a URL like redis://host/0"
+            f"TASKKIT['SHARED_STORE'] is {shown}; give the alias of a cache ({known}), or a URL like redis://host/0"
         )
     try:
         cache = caches[name]
@@ -87,7 +90,16 @@ def _at_url(url: str) -> Store:
             f"TASKKIT['SHARED_STORE'] is {shown}, but redis-py is not installed: pip install 'django-taskkit[redis]'"
         ) from None
     except ValueError as exc:
-        raise NoStoreError(f"TASKKIT['SHARED_STORE'] is {shown}, which can't be used: {exc}") from None
+        raise NoStoreError(f"TASKKIT['SHARED_STORE'] is {shown}, which can't be used: {_why(url, exc)}") from None
+
+
+def _why(url: str, exc: ValueError) -> str:
+    """Return what is wrong with a URL; what stands where its port should be may be a part of a password."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return "its host or port makes no sense; a password's special characters have to be escaped (/ is %2F, # %23)"
+    return str(exc)
 
 
 def _redis_client(cache: Any) -> Any:

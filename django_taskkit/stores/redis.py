@@ -48,11 +48,15 @@ class RedisStore:
         """Return the store at a ``redis://``, ``rediss://`` or ``unix://`` URL.
 
         Raises:
-            ValueError: it is no such URL.
+            ValueError: it is no such URL, or has options that a connection doesn't.
         """
         import redis
 
         pool = redis.ConnectionPool.from_url(url)
+        try:
+            pool.connection_class(**pool.connection_kwargs)  # connects to nothing yet
+        except (TypeError, redis.RedisError) as exc:
+            raise ValueError(str(exc)) from exc
         return cls(_client(pool))
 
     @classmethod

@@ -35,6 +35,8 @@ class Assertions:
 
         def _name(self, task: Any) -> str: ...
 
+        def _spooled(self) -> int: ...
+
     def assert_sent(
         self,
         task: Any,
@@ -130,7 +132,7 @@ class Assertions:
         letters = self.dead_letters
         found = [letter for letter in letters if letter.task_name == name]
         lines = self._deaths(letters)
-        _check_times(f"{name} dead", found, 1, "Dead letters are", lines)
+        _check_times(f"{name} dead", found, 1, "Dead letters are", [*lines, *self._not_seen()])
         (letter,) = found
         if reason is not None and letter.reason != reason:
             raise AssertionError(f"{name} is dead by reason {letter.reason!r}, not {reason!r}{_listed('', lines)}")
@@ -146,12 +148,19 @@ class Assertions:
         letters = self.dead_letters
         if letters:
             raise AssertionError(f"messages died{_listed('Dead letters are', self._deaths(letters))}")
+        if unseen := self._not_seen():
+            raise AssertionError(f"messages died{_listed('', unseen)}")
 
     def assert_nothing_left(self) -> None:
         """Claim that no message waits any more, neither on a queue nor in the outbox."""
         __tracebackhide__ = True
         if waiting := self.waiting:
             raise AssertionError(f"messages are left{_listed('', self._left(waiting))}")
+
+    def _not_seen(self) -> list[str]:
+        count = self._spooled()
+        why = "are spooled, since the database was out of reach: call relay(), or give the test a database"
+        return [f"{count} {why} (pytest.mark.django_db)"] if count else []
 
     def _told(self) -> str:
         return _listed("Waiting are", self._left(self.waiting)) + _listed("Runs were", self._runs())

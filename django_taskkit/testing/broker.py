@@ -116,6 +116,7 @@ class Broker:
             message = self._unacknowledged.pop(delivery_tag, None)
             if message is not None:
                 message.raw["redelivered"] = True
+                message.raw["properties"]["delivery_info"]["redelivered"] = True  # where tasks look
                 self._queues.setdefault(message.queue, []).append(message)
 
     def drop(self, queue: str) -> int:

@@ -26,6 +26,7 @@ class FakeClock:
 
         Raises:
             ConfigurationError: time-machine is not installed.
+            TaskkitError: freezegun holds the time.
         """
         try:
             import time_machine
@@ -35,8 +36,15 @@ class FakeClock:
                 "pip install 'django-taskkit[testing]'"
             ) from None
         # A whole second, so that delays are whole numbers; the next one, so that nothing lies in the future.
-        self._travel = time_machine.travel(self.now().replace(microsecond=0) + SECOND, tick=False)
-        self._traveller = self._travel.start()
+        travel = time_machine.travel(self.now().replace(microsecond=0) + SECOND, tick=False)
+        try:
+            self._traveller = travel.start()
+        except RuntimeError as exc:
+            raise TaskkitError(
+                f"the fake clock can't be started: {exc} With freezegun at work no other can be: begin the block "
+                f"outside of it and use tasks.advance(), or begin the block within a time_machine.travel()"
+            ) from exc
+        self._travel = travel
 
     def stop(self) -> None:
         if self._travel is not None:

@@ -23,6 +23,12 @@ from django_taskkit.worker.reports import exception_of
 HOSTNAME = "inline@test"
 
 
+class _Consumer(SimpleNamespace):
+    """What Celery asks of a consumer, in its attributes; and hashable, since it is the sender of ``task_received``."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 class Delivery:
     """Runs messages one at a time; each is acknowledged, or given back, as Celery and django_taskkit decide."""
 
@@ -74,7 +80,7 @@ class Delivery:
     def _consumer(self) -> Any:
         """What Celery's strategy needs of a consumer: no timer, since the message is due, and no rate limits."""
         at_once = SimpleNamespace(call_at=lambda eta, action, args=(), **options: action(*args))
-        return SimpleNamespace(
+        return _Consumer(
             hostname=HOSTNAME,
             connection_errors=(OSError,),
             event_dispatcher=None,

@@ -12,6 +12,8 @@ from weakref import WeakSet
 from celery import Celery
 
 from django_taskkit.base_tasks.verdicts import seconds_of
+from django_taskkit.conf import current
+from django_taskkit.dlq import spool_files
 from django_taskkit.dlq.models import DeadLetter
 from django_taskkit.dlq.project import project_app
 from django_taskkit.exceptions import TaskkitError
@@ -216,6 +218,9 @@ class InlineWorker(Assertions):
     def _run_if_eager(self) -> None:
         if self.eager and not self._engine.is_running and not self._engine.broker.is_down:
             self._engine.run_all()
+
+    def _spooled(self) -> int:
+        return self._engine.broker.size(current().spool_queue) + len(spool_files.names())
 
     def _name(self, task: Any) -> str:
         return name_of(self.app, task)

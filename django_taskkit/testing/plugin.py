@@ -27,6 +27,8 @@ def taskkit(request: pytest.FixtureRequest) -> Iterator[InlineWorker]:
 
     options = {}
     for mark in reversed(list(request.node.iter_markers("taskkit"))):
+        if mark.args:
+            raise pytest.UsageError(f"the mark taskkit takes options by name, such as eager=True; not {mark.args!r}")
         options.update(mark.kwargs)
     with inline_worker(**options) as tasks:
         yield tasks

@@ -225,6 +225,12 @@ class TestTheBroker:
 
         assert facts("orders.tasks.send")[0]["broker"]["holds"] == 2**28
 
+    def test_that_is_unknown_here_is_said_in_one_line(self, station, task, said):
+        station.app.conf.broker_url = "carrier-pigeon://"
+        task()
+
+        assert "No such transport: carrier-pigeon" in said("orders.tasks.send", code=1)
+
 
 class TestWhichTasks:
     def test_all_are_those_that_are_retried(self, task, facts):

@@ -1,7 +1,8 @@
 """Calls whose arguments should not travel are refused to whoever makes them, and nothing is lost in a worker."""
 
 import pytest
-from celery import chain, chord, group
+from celery import beat, chain, chord, group, signals
+from celery.schedules import crontab
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.utils.functional import SimpleLazyObject
@@ -151,6 +152,41 @@ def test_a_registered_type_is_sent(station, pay, order, ran):
     assert ran == [f"user {order.pk}"]
 
 
+def by_keys(station, pay):
+    """A task that has its own way to send rows: it makes keys of them."""
+
+    class ByKeys(station.app.Task):
+        abstract = True
+
+        def apply_async(self, args=None, kwargs=None, **options):
+            return super().apply_async([getattr(value, "pk", value) for value in args or ()], kwargs, **options)
+
+    @station.app.task(base=ByKeys, name="t.by_keys")
+    def by_keys(*args):
+        return pay.run(*args)
+
+    return by_keys
+
+
+def test_a_task_that_makes_keys_of_rows_by_itself_is_sent_in_a_workflow_too(station, pay, order, ran):
+    task = by_keys(station, pay)
+
+    task.delay(order)
+    group(task.s(order), task.s(order)).delay()
+    station.run_all()
+
+    assert ran == [order.pk] * 3
+
+
+def test_what_such_a_task_would_never_see_is_refused(station, pay, order):
+    task = by_keys(station, pay)
+
+    with pytest.raises(UnsafeArgumentError):  # the worker sends what follows, which is in the message as it is here
+        chain(pay.si(1), task.si(order)).delay()
+
+    assert station.waiting() == 0
+
+
 class TestChoice:
     def test_a_warning_instead_names_the_line_that_makes_the_call(self, station, pay, order, ran, settings, caplog):
         settings.TASKKIT = {"UNSAFE_ARGUMENTS": "warn"}
@@ -224,6 +260,55 @@ class TestOnCommit:
                 pay.delay_on_commit(order)
             with pytest.raises(UnsafeArgumentError):
                 pay.apply_async_on_commit((order,))
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_task_that_makes_keys_of_rows_by_itself_is_sent_at_the_commit(self, station, pay, order, ran):
+        task = by_keys(station, pay)
+
+        with transaction.atomic():
+            task.delay_on_commit(order)
+            task.apply_async_on_commit((order,))
+        station.run_all()
+
+        assert ran == [order.pk] * 2
+
+
+class TestWithoutACaller:
+    def test_what_beat_sends_is_not_lost(self, station, pay, order, ran, caplog):
+        pickling(station)
+        scheduler = beat.Scheduler(station.app, schedule={}, lazy=True)
+        entry = scheduler.Entry(name="t", task=pay.name, args=(order,), schedule=crontab(), app=station.app)
+
+        scheduler.apply_entry(entry, producer=scheduler.producer)
+        station.run_all()
+
+        assert ran == [order]
+        assert "argument 1 (order) is an instance of the model auth.User" in caplog.text
+
+    def test_what_a_receiver_of_celerys_signals_sends_is_not_lost_since_celery_swallows_its_errors(
+        self, station, pay, order, ran, caplog
+    ):
+        pickling(station)
+
+        def warm_up(**kwargs):
+            pay.delay(order)
+
+        signals.worker_ready.connect(warm_up)
+        try:
+            signals.worker_ready.send(sender=None)
+        finally:
+            signals.worker_ready.disconnect(warm_up)
+        station.run_all()
+
+        assert ran == [order]
+        assert "argument 1 (order) is an instance of the model auth.User" in caplog.text
+
+    def test_a_function_that_is_called_as_one_of_celerys_has_a_caller(self, station, pay, order):
+        def on_error():
+            pay.delay(order)
+
+        with pytest.raises(UnsafeArgumentError):
+            on_error()
 
 
 class TestInAWorker:

@@ -80,8 +80,17 @@ def test_it_is_opened_once_for_a_setting():
         ("default", DUMMY, "DummyCache, which keeps nothing"),
         ("default", FILES, "FileBasedCache, which can't tell who wrote first"),
         ("default", MISSING, "can't be opened"),
-        ("https://user:word@example", MEMORY, "https://…; a URL has to begin with redis://"),
-        ("redis://user:word@example:port", MEMORY, "redis://…, which can't be used"),
+        ("https://user:s3cret@example", MEMORY, "https://…; a URL has to begin with redis://"),
+        ("redis://user:s3cret@example:port", MEMORY, "redis://…, which can't be used"),
+        (
+            "redis://:s3cret/with-a-slash@example/0",
+            MEMORY,
+            "redis://…, which can't be used: its host or port makes no sense",
+        ),
+        ("redis://:s3cret#with-a-hash@example/0", MEMORY, "a password's special characters have to be escaped"),
+        ("redis:/user:s3cret@example/0", MEMORY, "redis:…; give the alias of a cache"),
+        ("redis://:s3cret@example/0?timeout=3", MEMORY, "unexpected keyword argument 'timeout'"),
+        ("rediss://:s3cret@example/0?ssl_cert_reqs=maybe", MEMORY, "Requirements Flag: maybe"),
     ],
 )
 def test_what_cannot_be_shared_is_refused_with_the_remedy_and_without_passwords(name, cache, said):
@@ -89,7 +98,7 @@ def test_what_cannot_be_shared_is_refused_with_the_remedy_and_without_passwords(
         opened(name, default=cache)
 
     assert said in str(caught.value)
-    assert "word" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
     assert isinstance(caught.value, StoreError)
     assert isinstance(caught.value, ConfigurationError)
 

@@ -212,7 +212,11 @@ def test_a_death_while_the_database_is_down_is_spooled_and_brought_in(tasks, pla
     plain.delay()
     with tasks.database_down():
         tasks.run()
-    tasks.assert_no_dead_letters()
+    assert tasks.dead_letters == []
+    with pytest.raises(AssertionError, match=r"messages died:\n  1 are spooled, .* call relay\(\)"):
+        tasks.assert_no_dead_letters()
+    with pytest.raises(AssertionError, match="once, but it was never. Dead letters are:\n  1 are spooled"):
+        tasks.assert_dead(plain)
 
     assert tasks.relay().spooled == 1
 

@@ -135,6 +135,16 @@ def test_without_a_database_tasks_run_that_need_none(app, add):
         tasks.assert_nothing_left()
 
 
+def test_without_a_database_a_death_is_noticed(app, add):
+    with inline_worker() as tasks:
+        tasks.fail_times(add, 1)
+        add.delay(1, 1)
+        tasks.run()
+
+        with pytest.raises(AssertionError, match=r"messages died:\n  1 are spooled, .*\(pytest\.mark\.django_db\)"):
+            tasks.assert_no_dead_letters()
+
+
 def test_an_app_that_is_not_the_current_one_can_be_named(app, add):
     current_app.set_default()
 
@@ -232,6 +242,19 @@ def test_another_fake_clock_within_the_block_is_told_of(app, add):
         add.apply_async((1, 1), countdown=60)
         with pytest.raises(TaskkitError, match=r"another fake clock .* is at work"):
             tasks.advance(60)
+
+
+def test_a_block_within_a_time_that_freezegun_holds_is_refused_with_the_remedy(app, add):
+    freezegun = pytest.importorskip("freezegun")
+
+    remedy = r"freezegun .*begin the block within a time_machine\.travel\(\)"
+    with freezegun.freeze_time("2030-01-01"), pytest.raises(TaskkitError, match=remedy), inline_worker():
+        pass
+
+    with inline_worker() as tasks:
+        add.delay(1, 1)
+        tasks.run()
+        tasks.assert_ran(add)
 
 
 def test_a_block_begins_at_the_time_that_another_clock_shows(app, add):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.template
+
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "testing.md"
 
 PROJECT = {
@@ -117,6 +119,17 @@ def test_a_task_is_known_by_its_name_as_to_a_worker(project):
     code, output = run(project, "-m", "pytest", "-q", "test_named.py")
 
     assert code == 0, output
+
+
+def test_a_mark_without_names_is_refused_with_how_to_write_it(project):
+    (project / "test_marked.py").write_text(
+        "import pytest\n@pytest.mark.taskkit('eager')\ndef test_marked(taskkit): pass\n"
+    )
+
+    code, output = run(project, "-m", "pytest", "-q", "test_marked.py")
+
+    assert code == 1
+    assert "mark taskkit takes options by name, such as eager=True; not ('eager',)" in output
 
 
 def test_a_project_without_django_is_left_alone(tmp_path):

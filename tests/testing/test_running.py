@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from celery import chain, chord, group, shared_task
+from celery import chain, chord, group, shared_task, signals
 from celery.exceptions import Ignore, Reject
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
@@ -35,6 +35,25 @@ def test_a_message_runs_when_the_test_says_so(tasks, add):
     assert (ran.task, ran.id, ran.attempt, ran.state, ran.result) == ("shop.add", result.id, 1, "succeeded", 5)
     assert result.get() == 5
     tasks.assert_nothing_left()
+
+
+def test_the_signals_of_a_message_are_sent_as_in_a_worker(tasks, add):
+    heard = []
+
+    def hear(signal=None, **kwargs):
+        heard.append(signal.name)
+
+    names = ["task_received", "task_prerun", "task_success", "task_postrun"]
+    for name in names:
+        getattr(signals, name).connect(hear)
+    try:
+        add.delay(2, 3)
+        tasks.run()
+    finally:
+        for name in names:
+            getattr(signals, name).disconnect(hear)
+
+    assert heard == names
 
 
 def test_messages_run_one_at_a_time(tasks, add):
@@ -386,6 +405,25 @@ def test_ignored_and_rejected_runs_are_told_apart(tasks, app):
 
     assert [ran.state for ran in tasks.run()] == ["ignored", "rejected"]
     tasks.assert_dead(reject, reason="rejected")
+
+
+def test_a_message_that_is_delivered_again_says_so_to_its_task(tasks, app):
+    seen = []
+
+    @app.task(name="shop.again", bind=True, acks_late=True, reject_on_worker_lost=True)
+    def again(self):
+        seen.append(self.request.delivery_info["redelivered"])
+        if len(seen) == 1:
+            raise Reject("not now", requeue=True)
+
+    again.delay()
+    assert [ran.state for ran in tasks.run()] == ["rejected", "succeeded"]
+
+    tasks.kill_worker(again)
+    again.delay()
+    tasks.run()
+
+    assert seen == [False, True, True]
 
 
 def test_a_message_for_another_project_stays_where_it_is(tasks, app):
