@@ -39,6 +39,9 @@ RETRIES_BY_HEADER = "taskkit_retries_by"
 WAITS_HEADER = "taskkit_waits"
 """How often in a row a budget, a breaker or an idempotency key has made the message wait."""
 
+WAITS_FOR_HEADER = "taskkit_waits_for"
+"""What has made the message wait, in a phrase for people."""
+
 HOME_HEADER = "taskkit_home"
 """Exchange, routing key and queue from which a retry was sent to the task's ``retry_queue``."""
 
@@ -48,7 +51,14 @@ HOLD_HEADER = "taskkit_hold"
 NO_ID_PREFIX = "no-id-"
 """What the task id of a message without one begins with."""
 
-_OF_RETRIES = (PREVIOUS_DELAY_HEADER, FIRST_FAILED_HEADER, RETRIES_BY_HEADER, WAITS_HEADER, HOME_HEADER)
+_OF_RETRIES = (
+    PREVIOUS_DELAY_HEADER,
+    FIRST_FAILED_HEADER,
+    RETRIES_BY_HEADER,
+    WAITS_HEADER,
+    WAITS_FOR_HEADER,
+    HOME_HEADER,
+)
 """What is true of the retries so far, and of none after a requeue."""
 
 _CHANGED_BY_REQUEUE = frozenset({"retries", "eta", "expires", GENERATION_HEADER, REQUEUED_AT_HEADER, *_OF_RETRIES})
@@ -169,11 +179,7 @@ class Envelope:
     ) -> Envelope:
         """Build an envelope from a body, its content type and encoding, headers and queue, and how it was delivered."""
         body, content_type, content_encoding, headers, queue_name = raw
-        # A retry that has gone to a queue for retries is sent again from where the message was sent first.
-        home = (headers or {}).get(HOME_HEADER)
-        if not isinstance(home, (list, tuple)) or len(home) != 3 or not all(isinstance(part, str) for part in home):
-            home = origin_of(app, {**(delivery or {}), "queue": queue_name})
-        exchange, routing_key, queue = home
+        exchange, routing_key, queue = origin_of(app, {**(delivery or {}), "queue": queue_name})
         return cls(
             body=_as_bytes(body, content_encoding),
             content_type=content_type or "",
@@ -188,6 +194,14 @@ class Envelope:
             routing_key=routing_key,
             queue=queue,
         )
+
+    def at_home(self) -> Envelope:
+        """Return the message as it was sent first, if this is a retry that has gone to a queue for retries."""
+        home = self.headers.get(HOME_HEADER)
+        if not isinstance(home, (list, tuple)) or len(home) != 3 or not all(isinstance(part, str) for part in home):
+            return self
+        exchange, routing_key, queue = home
+        return replace(self, exchange=exchange, routing_key=routing_key, queue=queue)
 
     def again(self, *, generation: int, eta: datetime | None = None) -> Envelope:
         """Return the message to send for requeue number ``generation``: the same id and body, no retries used.

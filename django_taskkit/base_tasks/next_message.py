@@ -14,6 +14,7 @@ from django_taskkit.envelope import (
     PREVIOUS_DELAY_HEADER,
     RETRIES_BY_HEADER,
     TRANSIT_HEADERS,
+    WAITS_FOR_HEADER,
     WAITS_HEADER,
 )
 from django_taskkit.origin import origin_of
@@ -22,21 +23,24 @@ UNTIL_DUE: Final = "until_due"
 """The value of the option ``outbox`` for a message that is to wait there, and not in a worker, for its ETA."""
 
 
-def headers_of(request: Any, again: Again, *, waits: bool, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def headers_of(request: Any, again: Again, *, waits_for: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the headers of the message that follows the run of ``request``.
 
     Args:
-        waits: whether a gate has put it off.
+        waits_for: what has put it off, if something has.
         given: what the task itself says.
     """
     # Without the broker's own, from which RabbitMQ may conclude that the message runs in circles.
     headers = {name: value for name, value in (request.headers or {}).items() if name not in TRANSIT_HEADERS}
     headers.update(given or {})
     before = headers.pop(WAITS_HEADER, 0)
-    if waits:
+    headers.pop(WAITS_FOR_HEADER, None)
+    if waits_for:
         headers[WAITS_HEADER] = (before if isinstance(before, int) else 0) + 1
+        headers[WAITS_FOR_HEADER] = waits_for
+    if again.failed and not isinstance(headers.get(FIRST_FAILED_HEADER), (int, float)):
+        headers[FIRST_FAILED_HEADER] = time.time()
     if again.counted:
-        headers.setdefault(FIRST_FAILED_HEADER, time.time())
         if again.by_policy:
             headers[PREVIOUS_DELAY_HEADER] = again.delay
         if again.name != DEFAULT:
@@ -48,7 +52,7 @@ def headers_of(request: Any, again: Again, *, waits: bool, given: Mapping[str, A
 def counts_of(header: object) -> dict[str, int]:
     """Return how many retries each policy has caused, from a header that anybody may have written."""
     counts = header if isinstance(header, Mapping) else {}
-    return {str(name): count for name, count in counts.items() if isinstance(count, int)}
+    return {str(name): count for name, count in counts.items() if isinstance(count, int) and count > 0}
 
 
 def home_and_lane(task: Any, options: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 from django_taskkit import conf
+from django_taskkit.base_tasks.verdicts import told_by
 from django_taskkit.dlq.grouping import fingerprint
 from django_taskkit.dlq.models import Reason, decode_mapping, encode_mapping
 from django_taskkit.dlq.text import (
@@ -73,7 +74,8 @@ class Death:
     ) -> Death:
         """Describe the death of ``envelope`` by ``exc``; nothing that is odd about ``exc`` makes this raise."""
         settings = conf.current()
-        exception_class = class_of(exc)
+        told = told_by(exc)
+        exception_class = class_of(told)
         return cls(
             envelope=envelope,
             # A message of Celery's first protocol has its name in the body.
@@ -81,9 +83,9 @@ class Death:
             reason=reason,
             died_at=timezone.now(),
             exception_class=exception_class,
-            exception_message=message_of(exc, settings.message_max_length),
+            exception_message=message_of(told, settings.message_max_length),
             traceback=traceback_of(exc, settings.traceback_max_length),
-            fingerprint=fingerprint(envelope.task_name or task_name, exception_class, exc.__traceback__),
+            fingerprint=fingerprint(envelope.task_name or task_name, exception_class, told.__traceback__),
             worker=worker,
         )
 
@@ -105,7 +107,7 @@ class Death:
             "group_id": bounded(headers.get("group")),
             "worker": bounded(self.worker),
             "release": bounded(self.release),
-            **message_columns(envelope),
+            **message_columns(envelope.at_home()),
         }
 
     def as_text(self) -> str:

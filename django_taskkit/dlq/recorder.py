@@ -64,6 +64,8 @@ def record(death: Death, *, late: bool = False) -> bool:
             place,
             failure,
         )
+    else:
+        logger.info("task %s[%s] is a dead letter (%s)", death.task_name, death.envelope.task_id, death.reason)
     return True
 
 

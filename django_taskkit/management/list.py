@@ -12,7 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 
-from django_taskkit.dlq.models import DeadLetter, Status
+from django_taskkit.base_tasks.verdicts import Permanent
+from django_taskkit.dlq.models import DeadLetter, Reason, Status
 from django_taskkit.dlq.selection import Selection, newest_first
 from django_taskkit.management.filters import add_filters, selection_of
 from django_taskkit.management.terminal import counted, output, table
@@ -20,6 +21,11 @@ from django_taskkit.management.terminal import counted, output, table
 HELP = "List dead letters, the latest first; with --groups, the failures that they died of, the most frequent first."
 
 LIMIT = 50
+
+SAYS_MORE = (Reason.PERMANENT, Reason.DEADLINE)
+"""Reasons that are shown beside the exception, which may be any."""
+
+PERMANENT_CLASS = f"{Permanent.__module__}.{Permanent.__qualname__}"
 
 GROUP_LENGTH = 12
 """Characters of a fingerprint that are shown; ``--group`` takes as many as tell groups apart."""
@@ -138,7 +144,8 @@ def _letter_cells_with_status(row: DeadLetter) -> list[str]:
 
 def what_happened(row: DeadLetter) -> str:
     """Return the exception in one line, or the reason where there is none."""
-    text = ": ".join(filter(None, [row.exception_class.rpartition(".")[2], row.exception_message[:500]]))
+    said = row.reason if row.reason in SAYS_MORE and row.exception_class != PERMANENT_CLASS else ""
+    text = ": ".join(filter(None, [said, row.exception_class.rpartition(".")[2], row.exception_message[:500]]))
     return " ".join(text.split()) or row.reason
 
 

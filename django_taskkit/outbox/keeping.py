@@ -59,6 +59,7 @@ def keep(
     *,
     until_due: bool = False,
     error: BaseException | None = None,
+    why: str = "",
 ) -> None:
     """Write the message that ``Producer.publish(body, **options)`` would send into the outbox.
 
@@ -84,7 +85,7 @@ def keep(
         "reason": reason.value,
         "created_at": timezone.now(),
         "due_at": due_at,
-        "last_error": f"{type(error).__name__}: {storable(str(error))}"[:1000] if error else "",
+        "last_error": f"{type(error).__name__}: {storable(str(error))}"[:1000] if error else storable(why)[:1000],
         **message_columns(envelope),
     }
     apart = running_under(envelope.task_id) is not None

@@ -14,6 +14,7 @@ class OutboxReason(models.TextChoices):
     PUBLISH_FAILED = "publish_failed", _("publishing failed")
     TRANSACTIONAL = "transactional", _("transactional")
     LONG_DELAY = "long_delay", _("long delay")
+    PUT_OFF = "put_off", _("put off")
 
 
 class OutboxMessage(StoredMessage):
@@ -30,7 +31,9 @@ class OutboxMessage(StoredMessage):
     attempts = models.PositiveIntegerField(
         _("attempts"), default=0, help_text=_("How often the broker refused the message.")
     )
-    last_error = models.TextField(_("last error"), blank=True)
+    last_error = models.TextField(
+        _("last error"), blank=True, help_text=_("What the broker said last; or why the message was put off.")
+    )
 
     class Meta:
         verbose_name = _("outbox message")

@@ -23,6 +23,7 @@ from django_taskkit.dlq.death import Death
 from django_taskkit.dlq.models import Reason
 from django_taskkit.dlq.publisher import ANSWER_TIMEOUT
 from django_taskkit.dlq.recorder import record
+from django_taskkit.envelope import WAITS_FOR_HEADER
 from django_taskkit.exceptions import PublishError
 from django_taskkit.outbox import delays
 from django_taskkit.outbox.brokers import is_relays_broker
@@ -171,7 +172,7 @@ class TaskProducer:
             if not watch.is_alive():
                 watch.warn_once("long delay", f"task {self._task_name} has a delay longer than its broker holds safely")
                 return False
-            reason = OutboxReason.LONG_DELAY
+            reason = OutboxReason.PUT_OFF if self._until_due else OutboxReason.LONG_DELAY
         else:
             return False
         if not is_relays_broker(self._producer.connection):
@@ -211,7 +212,9 @@ class TaskProducer:
 
     def _keep(self, reason: OutboxReason, error: Exception | None = None) -> None:
         body, options = self._message
-        keep(self._app, self._task_name, body, options, reason, until_due=self._is_long_delay(), error=error)
+        why = (options.get("headers") or {}).get(WAITS_FOR_HEADER) if reason is OutboxReason.PUT_OFF else ""
+        due = self._is_long_delay()
+        keep(self._app, self._task_name, body, options, reason, until_due=due, error=error, why=str(why or ""))
         if not watch.is_alive():
             watch.warn_once("outbox", f"task {self._task_name} waits in the outbox")
 

@@ -45,6 +45,18 @@ def test_the_newest_come_first_in_whole_lines(listed):
     assert said == ""
 
 
+def test_a_reason_that_the_exception_does_not_tell_stands_before_it(listed):
+    dead_letter("late", reason="deadline", exception_class="requests.exceptions.Timeout")
+    dead_letter("hopeless", reason="permanent", exception_class="shop.errors.CardDeclined")
+    dead_letter("said", reason="permanent", exception_class="django_taskkit.base_tasks.verdicts.Permanent")
+
+    happened = {line.split()[0]: line.split("  ")[-1].strip() for line in listed()[0]}
+
+    assert happened["late"] == "deadline: Timeout: no"
+    assert happened["hopeless"] == "permanent: CardDeclined: no"
+    assert happened["said"] == "Permanent: no"
+
+
 def test_the_filters_apply(listed):
     dead_letter("a", task_name="mail.send")
     dead_letter("b")

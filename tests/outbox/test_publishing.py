@@ -392,11 +392,11 @@ def test_a_message_with_a_long_delay_that_could_not_be_published_waits_until_it_
 
 
 def test_a_message_may_ask_to_wait_there_for_a_short_delay_too(station, add, relay_is_alive):
-    add.apply_async(countdown=5, outbox="until_due")
+    add.apply_async(countdown=5, outbox="until_due", headers={"taskkit_waits_for": "the budget is spent"})
     add.apply_async(outbox="until_due")
 
     (row,) = rows()
-    assert (row.reason, row.due_at is None) == ("long_delay", False)
+    assert (row.reason, row.due_at is None, row.last_error) == ("put_off", False, "the budget is spent")
     assert station.waiting() == 1
 
 
