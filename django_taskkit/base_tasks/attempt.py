@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_iso8601
 
+from django_taskkit.backoff import Uniform
 from django_taskkit.base_tasks.call_errors import is_call_error
-from django_taskkit.base_tasks.decision import Again, Dead, Failure, Said, decide
+from django_taskkit.base_tasks.decision import Again, Dead, Failure, Said, decide, verdict_of
 from django_taskkit.base_tasks.gates import Outcome, Run, Wait
-from django_taskkit.base_tasks.gates.passage import Passage, gates_of
+from django_taskkit.base_tasks.gates.passage import Delayed, Passage, gates_of
 from django_taskkit.base_tasks.next_message import counts_of
 from django_taskkit.base_tasks.policy import RetryPolicy
 from django_taskkit.base_tasks.rules import RetryRules, rules_of
-from django_taskkit.base_tasks.verdicts import Verdict
+from django_taskkit.base_tasks.verdicts import Snooze, Verdict
 from django_taskkit.envelope import (
     FIRST_FAILED_HEADER,
     PREVIOUS_DELAY_HEADER,
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from django_taskkit.base_tasks.retry import BaseTaskWithRetry
 
 logger = logging.getLogger("django_taskkit")
+
+PATIENCE = 86_400.0
+"""Seconds from the first failure in which failures use up no retry while a budget or a breaker says that what the task
+needs is down. After that it dies as any other: somebody should know."""
 
 
 def attempt(task: BaseTaskWithRetry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -62,17 +68,22 @@ def attempt(task: BaseTaskWithRetry, args: tuple[Any, ...], kwargs: dict[str, An
     return result
 
 
-def failure_of(task: BaseTaskWithRetry, exc: BaseException | None) -> Failure:
-    """Return the facts of the run that goes on in this thread, and of its failure by ``exc``."""
+def failure_of(task: BaseTaskWithRetry, exc: BaseException | None, *, expires: Any = None) -> Failure:
+    """Return the facts of the run that goes on in this thread, and of its failure by ``exc``.
+
+    Args:
+        expires: of the retry, in any form that ``apply_async`` takes; None: as the message that is running.
+    """
     request: Any = task.request
+    now = time.time()
     return Failure(
         exc=exc,
-        now=time.time(),
+        now=now,
         retries=request.retries,
-        retries_by=counts_of(getattr(request, RETRIES_BY_HEADER, None)),
-        first_failed_at=_number(getattr(request, FIRST_FAILED_HEADER, None)),
-        expires_at=_expires_at(request, task.app),
-        previous_delay=_number(getattr(request, PREVIOUS_DELAY_HEADER, None)),
+        retries_by=counts_of(_header(request, RETRIES_BY_HEADER)),
+        first_failed_at=_number(_header(request, FIRST_FAILED_HEADER)),
+        expires_at=_moment(request.expires if expires is None else expires, now, task.app),
+        previous_delay=_number(_header(request, PREVIOUS_DELAY_HEADER)),
     )
 
 
@@ -80,7 +91,10 @@ def give_up(task: BaseTaskWithRetry, dead: Dead, exc: BaseException | None) -> N
     """Note why this run is the last one, for whoever records the death, and let the task and its gates know."""
     request: Any = task.request
     request.taskkit_reason = dead.reason
-    leave(request, Outcome.EXHAUSTED if dead.is_exhausted else Outcome.DIED)
+    if isinstance(exc, Snooze):  # it didn't fail; there is no time left to wait
+        leave(request, Outcome.ENDED)
+        return
+    leave(request, Outcome.EXHAUSTED if dead.is_exhausted else Outcome.DIED, may_wait=False)
     if dead.is_exhausted and exc is not None:
         try:
             task.on_retries_exhausted(exc, request.retries + 1)
@@ -88,13 +102,38 @@ def give_up(task: BaseTaskWithRetry, dead: Dead, exc: BaseException | None) -> N
             logger.exception("task %s[%s]: its on_retries_exhausted() failed", task.name, request.id)
 
 
-def leave(request: Any, outcome: Outcome, *, delay: float | None = None) -> Wait | None:
-    """Tell the gates that this run has passed what became of it."""
-    passage = getattr(request, "taskkit_passage", None)
-    return None if passage is None else passage.leave(outcome, delay=delay)
+def wait_instead(task: BaseTaskWithRetry, dead: Dead) -> Delayed | None:
+    """Return how long a message waits that would be dead now, while what its task needs is known to be down."""
+    request: Any = task.request
+    if dead.reason != "retries_exhausted" or not is_patient(request):
+        return None
+    return leave(request, Outcome.EXHAUSTED, uniform=task.uniform)
 
 
-def waiting_time(request: Any, wait: Wait, uniform: Any) -> int:
+def is_patient(request: Any) -> bool:
+    """Say whether it is early enough for a failure to use up no retry, if what the task needs is down."""
+    first = _number(_header(request, FIRST_FAILED_HEADER))
+    return first is None or time.time() - first <= PATIENCE
+
+
+def leave(
+    request: Any,
+    outcome: Outcome,
+    *,
+    delay: float | None = None,
+    may_wait: bool = True,
+    uniform: Uniform = random.uniform,
+) -> Delayed | None:
+    """Tell the gates that this run has passed what became of it; return how long they have the message wait."""
+    passage: Passage | None = getattr(request, "taskkit_passage", None)
+    if passage is None:
+        return None
+    return passage.leave(
+        outcome, delay=delay, may_wait=may_wait, waiting=lambda wait: waiting_time(request, wait, uniform)
+    )
+
+
+def waiting_time(request: Any, wait: Wait, uniform: Uniform) -> int:
     """Return whole seconds that a message waits which a gate has put off, longer with each time in a row."""
     waits = getattr(request, WAITS_HEADER, None)
     policy = RetryPolicy(backoff=min(wait.base, wait.cap), cap=max(1.0, wait.cap), max_retries=None)
@@ -112,10 +151,9 @@ def _passage(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _put_off(task: BaseTaskWithRetry, request: Any, wait: Wait) -> BaseException:
-    again = Again(delay=waiting_time(request, wait, task.uniform), counted=False)
+    again = Again(delay=waiting_time(request, wait, task.uniform), counted=False, failed=False)
     leave(request, Outcome.SNOOZED, delay=again.delay)
-    logger.info("task %s[%s] waits %d s: %s", task.name, request.id, again.delay, wait)
-    ending: BaseException = task._run_again(again, exc=wait, waits=True)
+    ending: BaseException = task._run_again(again, exc=wait, why=str(wait))
     return ending
 
 
@@ -123,7 +161,10 @@ def _retry_of(
     task: BaseTaskWithRetry, request: Any, exc: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> BaseException:
     """Return what the failed run ends in: Celery's Retry, or ``exc`` itself."""
-    if getattr(request, "taskkit_reason", None):  # its own retry() has given up
+    # Its own retry() has given up, unless a verdict says otherwise; or it has sent the message, with throw=False, and a
+    # second one would double with each run.
+    given_up = getattr(request, "taskkit_reason", None) and not isinstance(exc, Verdict)
+    if given_up or getattr(request, "taskkit_sent_again", False):
         leave(request, Outcome.DIED)
         return exc
     try:
@@ -131,17 +172,22 @@ def _retry_of(
         if is_call_error(task._body, exc, args, kwargs):
             decision: Again | Dead = Dead("exception")
         else:
-            decision = decide(rules, failure_of(task, exc), said=_asked(task, rules, exc), uniform=task.uniform)
+            failure = failure_of(task, exc, expires=rules.options.get("expires"))
+            decision = decide(rules, failure, said=_asked(task, rules, exc), uniform=task.uniform)
     except Exception as problem:
         # A worker refuses to start with such options; they were changed since. The task's own error counts.
         log = logger.error if isinstance(problem, ConfigurationError) else logger.exception
         log("task %s[%s] failed and can't be retried: %s", task.name, request.id, problem)
         leave(request, Outcome.DIED)
         return exc
+    why = ""
     if isinstance(decision, Dead):
-        give_up(task, decision, exc)
-        return exc
-    ending: BaseException = task._run_again(decision, exc=exc, **rules.options)
+        delayed = wait_instead(task, decision)
+        if delayed is None:
+            give_up(task, decision, exc)
+            return decision.verdict or exc
+        decision, why = Again(delay=delayed.seconds, counted=False), delayed.why
+    ending: BaseException = task._run_again(decision, exc=exc, why=why, **rules.options)
     return ending
 
 
@@ -150,22 +196,28 @@ def _asked(task: BaseTaskWithRetry, rules: RetryRules, exc: BaseException) -> Sa
     if isinstance(exc, Verdict) or not isinstance(rules.policy_for(exc), RetryPolicy):
         return None
     try:
-        return task.retry_in(exc, task.request.retries + 1)
+        return verdict_of(task.retry_in(exc, task.request.retries + 1))
     except Exception:
         logger.exception("task %s[%s]: its retry_in() failed; its policy counts", task.name, task.request.id)
         return None
 
 
-def _expires_at(request: Any, app: Any) -> float | None:
+def _moment(expires: Any, now: float, app: Any) -> float | None:
     try:
-        moment = request.expires
-        if isinstance(moment, str):
-            moment = maybe_iso8601(moment)
+        if isinstance(expires, (int, float)):
+            return now + expires
+        moment = maybe_iso8601(expires) if isinstance(expires, str) else expires
         if not isinstance(moment, datetime):
             return None
         return (moment if moment.tzinfo else moment.replace(tzinfo=app.timezone)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None  # nonsense that the worker didn't mind either
+
+
+def _header(request: Any, name: str) -> Any:
+    """Return a header of the message, None if it lacks it; a task that is applied eagerly has them in a dict only."""
+    value = getattr(request, name, None)
+    return (request.headers or {}).get(name) if value is None else value
 
 
 def _number(value: Any) -> float | None:

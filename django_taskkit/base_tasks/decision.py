@@ -58,6 +58,8 @@ class Again:
     """The policy that it is counted for."""
     by_policy: bool = False
     """Whether the delay is one of the policy's own, from which the next may grow."""
+    failed: bool = True
+    """Whether a run failed, so that the time until the deadline runs."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Dead:
     """Run it never again by itself; ``reason`` is one of the dead letter's."""
 
     reason: str
+    verdict: Verdict | None = None
+    """What ``retry_in`` said to that, if it said it in words."""
 
     @property
     def is_exhausted(self) -> bool:
@@ -94,9 +98,9 @@ def decide(
         policy = treatment
         verdict = verdict_of(said)
     if isinstance(verdict, Permanent):
-        return Dead("permanent")
+        return Dead("permanent", None if verdict is exc or not str(verdict) else verdict)
     if isinstance(verdict, Snooze):
-        return in_time(Again(delay=math.ceil(verdict.delay), counted=False), failure)
+        return in_time(Again(delay=math.ceil(verdict.delay), counted=False, failed=False), failure)
     if policy.max_retries is not None and failure.retries_of(name) >= policy.max_retries:
         return Dead("retries_exhausted")
     if isinstance(verdict, Retryable) and verdict.delay is not None:

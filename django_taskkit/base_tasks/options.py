@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from celery import Celery
 
+from django_taskkit import conf
+from django_taskkit.base_tasks.dead_letter import DeadLetterTask
+from django_taskkit.base_tasks.functions import FUNCTIONS, problem
 from django_taskkit.base_tasks.gates.passage import gates_of
 from django_taskkit.base_tasks.retry import BaseTaskWithRetry
 from django_taskkit.base_tasks.rules import rules_of
 from django_taskkit.exceptions import ConfigurationError
+
+NEED_THE_BASE = (
+    *("retry_policies", "retry_for", "retry_in", "on_retries_exhausted", "retry_queue"),
+    *("retry_budget", "breaker", "idempotency_key"),
+)
+"""Options that mean nothing to a task that isn't a BaseTaskWithRetry."""
 
 
 def problems(app: Celery) -> Iterator[tuple[str, str]]:
@@ -19,9 +29,31 @@ def problems(app: Celery) -> Iterator[tuple[str, str]]:
     error in the middle of that leaves the others unregistered.
     """
     for task in list(app.tasks.values()):
+        if isinstance(task, DeadLetterTask):
+            yield from ((task.name, f"{task.name}: {complaint}") for complaint in _of_messages(task))
         if isinstance(task, BaseTaskWithRetry):
+            found = (problem(task, name) for name in FUNCTIONS)
+            yield from ((task.name, f"{task.name}: {complaint}") for complaint in found if complaint)
             try:
                 rules_of(task)
                 gates_of(task)
             except ConfigurationError as exc:
                 yield task.name, str(exc)
+
+
+def unused(app: Celery) -> Iterator[tuple[str, str]]:
+    """Yield name and option of each task that has an option of BaseTaskWithRetry and another base class."""
+    for task in list(app.tasks.values()):
+        if not isinstance(task, BaseTaskWithRetry):
+            yield from ((task.name, option) for option in NEED_THE_BASE if getattr(task, option, None) is not None)
+
+
+def _of_messages(task: Any) -> Iterator[str]:
+    limit, outbox, mode = task.delivery_limit, getattr(task, "outbox", None), getattr(task, "unsafe_arguments", None)
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        yield f"delivery_limit: {limit!r} makes no sense; give a whole number, 0 for no limit, or None"
+    if outbox not in (None, True, False):
+        yield f"outbox: {outbox!r} makes no sense; give True, False or None"
+    if mode is not None and mode not in conf.CHOICES["unsafe_arguments"]:
+        choices = ", ".join(map(repr, conf.CHOICES["unsafe_arguments"]))
+        yield f"unsafe_arguments: {mode!r} makes no sense; give one of {choices}"

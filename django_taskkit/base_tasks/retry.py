@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +19,7 @@ from kombu.exceptions import OperationalError
 
 from django_taskkit.backoff import DelayPolicy, Jitter, Uniform
 from django_taskkit.base_tasks.application import leave_to_celery
-from django_taskkit.base_tasks.attempt import attempt, failure_of, give_up, leave, waiting_time
+from django_taskkit.base_tasks.attempt import attempt, failure_of, give_up, is_patient, leave, wait_instead
 from django_taskkit.base_tasks.autoretry import leave_alone
 from django_taskkit.base_tasks.dead_letter import DeadLetterTask
 from django_taskkit.base_tasks.decision import Again, Dead, Said, decide_retry
@@ -64,8 +65,8 @@ class BaseTaskWithRetry(DeadLetterTask):
     """Options of the retry's ``apply_async``; ``max_retries`` and ``countdown`` in it work as in Celery, and
     ``max_retries: None`` means no limit."""
     retry_backoff: bool | float | timedelta | DelayPolicy = DEFAULT_BACKOFF
-    """Seconds before the first retry, doubled for each further one; True is 1; False waits
-    ``default_retry_delay`` each time; or a policy with a ``delay`` method."""
+    """Seconds before the first retry, doubled for each further one; True is 1; False, or nothing where
+    ``default_retry_delay`` is given, waits that long each time; or a policy with a ``delay`` method."""
     retry_backoff_min: int = 1
     """The shortest delay in whole seconds."""
     retry_backoff_max: float | timedelta = 600
@@ -180,15 +181,22 @@ class BaseTaskWithRetry(DeadLetterTask):
         asked = countdown if eta is None else self._seconds_until(eta)
         decision = decide_retry(
             rules_of(self),
-            failure_of(self, exc),
+            failure_of(self, exc, expires=options.get("expires")),
             delay=asked,
             max_retries=max_retries,
             uniform=self.uniform,
         )
         if isinstance(decision, Dead):
-            give_up(self, decision, exc)
-            # Celery raises exc, or its MaxRetriesExceededError.
-            return retry(args, kwargs, exc, throw, eta, 0, request.retries, **options)
+            if (delayed := wait_instead(self, decision)) is not None:
+                again = Again(delay=delayed.seconds, counted=False)
+                return self._run_again(
+                    again, args=args, kwargs=kwargs, exc=exc, throw=throw, why=delayed.why, **options
+                )
+            try:
+                return retry(args, kwargs, exc, throw, eta, 0, request.retries, **options)
+            except BaseException as last:  # exc, or Celery's MaxRetriesExceededError
+                give_up(self, decision, last)
+                raise
         return self._run_again(decision, args=args, kwargs=kwargs, exc=exc, throw=throw, eta=eta, **options)
 
     def _run_again(
@@ -200,20 +208,26 @@ class BaseTaskWithRetry(DeadLetterTask):
         exc: BaseException | None = None,
         throw: bool = False,
         eta: datetime | None = None,
-        waits: bool = False,
+        why: str = "",
         **options: Any,
     ) -> Any:
-        """Send the message that runs the task again; return, or raise, the Retry by which this run ends."""
+        """Send the message that runs the task again; return, or raise, the Retry by which this run ends.
+
+        Args:
+            why: what has put it off, if something has.
+        """
         request: Any = self.request
         retry: Any = super().retry
         countdown = again.delay
         outcome = Outcome.RETRIED if again.counted else Outcome.SNOOZED
-        wait = None if waits else leave(request, outcome, delay=again.delay)
-        if wait is not None:
-            eta, countdown = None, max(countdown, waiting_time(request, wait, self.uniform))
-        if waits or wait is not None:
+        if not why and (delayed := leave(request, outcome, delay=again.delay, uniform=self.uniform)) is not None:
+            countdown, why = delayed
+            eta, countdown = None, max(again.delay, countdown)
+            again = replace(again, counted=again.counted and not is_patient(request))
+        if why:
             options.setdefault("outbox", UNTIL_DUE)
-        options["headers"] = headers_of(request, again, waits=waits or wait is not None, given=options.get("headers"))
+            logger.info("task %s[%s] waits %d s: %s", self.name, request.id, countdown, why)
+        options["headers"] = headers_of(request, again, waits_for=why, given=options.get("headers"))
         if again.counted:
             home_and_lane(self, options)
         request.taskkit_uncounted = not again.counted

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from django_taskkit.backoff import Backoff, DelayPolicy, NoJitter, jitter_of
@@ -81,7 +82,7 @@ def rules_of(task: Any) -> RetryRules:
     Raises:
         ConfigurationError: an option makes no sense; the sentence names the task, the option and the remedy.
     """
-    options = _option(task, "retry_kwargs", _mapping)
+    options = _option(task, "retry_kwargs", _further_options)
     countdown = options.pop("countdown", None)
     limit = _checked(task, "max_retries", options.pop("max_retries", task.max_retries), limit_of)
     retry_for = _option(task, "retry_for", seconds_or_none)
@@ -106,7 +107,7 @@ def _default_policy(task: Any, countdown: Any, **ends: Any) -> RetryPolicy:
     floor = task.retry_backoff_min
     if countdown is not None and (chosen is False or chosen is DEFAULT_BACKOFF):
         return _constant(task, "retry_kwargs['countdown']", countdown, **ends)
-    if chosen is False or chosen is None:
+    if chosen is False or chosen is None or (chosen is DEFAULT_BACKOFF and _says(task, "default_retry_delay")):
         return _constant(task, "default_retry_delay", task.default_retry_delay, **ends)
     base = 1.0 if chosen is True or chosen is DEFAULT_BACKOFF else _checked(task, "retry_backoff", chosen, seconds_of)
     if base == 0:  # Celery reads 0 as False
@@ -114,6 +115,13 @@ def _default_policy(task: Any, countdown: Any, **ends: Any) -> RetryPolicy:
     names = "retry_backoff, retry_backoff_min and retry_backoff_max"
     # A cap below the base is no error here: it is none in Celery, from which such options come.
     return _build(task, names, backoff=min(base, cap) or base, cap=cap, floor=floor, jitter=jitter, **ends)
+
+
+def _says(task: Any, option: str) -> bool:
+    """Say whether somebody has given ``option`` to ``task`` or to a class of it, rather than Celery."""
+    cls = task if isinstance(task, type) else task.__class__
+    owners = (*(() if cls is task else (task,)), *cls.__mro__)
+    return next(owner for owner in owners if option in vars(owner)) is not Task
 
 
 def _constant(task: Any, name: str, value: Any, **ends: Any) -> RetryPolicy:
@@ -178,6 +186,14 @@ def _name(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
     raise ValueError(f"{value!r} makes no sense; give the name of a queue, or None")
+
+
+def _further_options(value: Any) -> dict[Any, Any]:
+    options = _mapping(value)
+    for name in ("exc", "throw", "why"):
+        if name in options:
+            raise ValueError(f"{name!r} is nothing that a message could have; take it out")
+    return options
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

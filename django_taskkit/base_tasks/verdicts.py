@@ -62,6 +62,14 @@ class Snooze(Verdict):
         return self.message or f"again in {self.delay:g} s"
 
 
+def told_by(exc: BaseException) -> BaseException:
+    """Return the error that tells what went wrong: what a verdict without words of its own was raised ``from``."""
+    if not isinstance(exc, Verdict) or exc.__cause__ is None:
+        return exc
+    words = exc.message if isinstance(exc, Snooze) else str(exc)
+    return exc if words else exc.__cause__
+
+
 def seconds_of(delay: object) -> float:
     """Return ``delay`` in seconds.
 

@@ -13,6 +13,7 @@ In Celery                                     here       why
 ``retry_backoff``: True, a number             the same
 ``retry_backoff`` left out: 180 s each time   differs    1 s, doubled: who asks for retries wants the first one soon
 ``retry_backoff=False``                       the same   ``default_retry_delay`` each time
+``default_retry_delay`` given, no backoff     the same
 ``retry_backoff_max``, 600 if left out        the same
 ``retry_jitter=True``                         differs    never below 1 s: 0 s is no wait, and breaks quorum queues
 ``retry_jitter`` left out: full               differs    equal: full jitter spends 3 retries in 0 s one time in 30

@@ -135,6 +135,19 @@ class TestPoliciesForKindsOfExceptions:
 
         assert delays(retries) == [30, 30]
 
+    def test_nor_does_one_that_would_grant_more_retries(self, station, retries):
+        few = RetryPolicy(backoff=2, jitter=False, max_retries=1)
+        job = task(station, *[KeyError() for _ in range(9)], retry_policies={KeyError: few})
+        run(station, job, headers={"taskkit_retries_by": {"builtins.KeyError": -5}})
+
+        assert delays(retries) == [2]
+
+    def test_nor_one_from_which_no_deadline_could_be_counted(self, station):
+        task(station, OSError(), retry_for=10).apply_async(headers={"taskkit_first_failed_at": "yesterday"})
+        station.run_next()
+
+        assert isinstance(station.take().headers["taskkit_first_failed_at"], float)
+
     def test_a_requeue_begins_to_count_anew(self, station, retries):
         few = RetryPolicy(backoff=2, jitter=False, max_retries=1)
         job = task(station, *[KeyError() for _ in range(4)], retry_policies={KeyError: few})
@@ -177,6 +190,16 @@ class TestRetryIn:
 
         assert DeadLetter.objects.get().reason == "permanent"
 
+    def test_what_it_says_to_that_is_what_the_dead_letter_says(self, station):
+        run(
+            station, task(station, OSError("refused"), retry_in=lambda exc, attempt: Permanent("the account is closed"))
+        )
+
+        letter = DeadLetter.objects.get()
+        assert letter.exception_message == "the account is closed"
+        assert letter.exception_class.endswith(".Permanent")
+        assert "OSError: refused" in letter.traceback
+
     def test_it_may_snooze(self, station, retries):
         run(station, task(station, OSError(), OSError(), max_retries=1, retry_in=lambda exc, attempt: Snooze(8)))
 
@@ -210,11 +233,13 @@ class TestRetryIn:
         assert delays(retries) == [1]
         assert "its retry_in() failed" in caplog.text
 
-    def test_nonsense_is_named_and_the_error_is_a_dead_letter(self, station, retries, caplog):
-        run(station, task(station, OSError("net"), retry_in=lambda exc, attempt: "soon"))
+    @pytest.mark.parametrize("said", ["soon", -3, float("nan"), Snooze])
+    def test_nonsense_is_named_and_leaves_it_to_the_policy(self, station, retries, caplog, said):
+        """A time that was worked out, and is past, is no reason to give a task up."""
+        run(station, task(station, OSError("net"), retry_in=lambda exc, attempt: said))
 
-        assert "retry_in() returned 'soon'" in caplog.text
-        assert DeadLetter.objects.get().exception_message == "net"
+        assert f"retry_in() returned {said!r}" in caplog.text
+        assert delays(retries) == [1]
 
 
 class TestWhatTheErrorAsksFor:
@@ -323,9 +348,11 @@ class TestDeadline:
         assert delays(retries) == [20]
 
     def test_so_is_a_snooze_past_it(self, station):
-        run(station, task(station, Snooze(3600)), expires=30)
+        told = []
+        run(station, task(station, Snooze(3600), on_retries_exhausted=lambda *args: told.append(args)), expires=30)
 
         assert DeadLetter.objects.get().reason == "deadline"
+        assert told == []
 
     def test_and_a_retry_of_the_tasks_own(self, station):
         @station.app.task(base=BaseTaskWithRetry, bind=True)
@@ -336,6 +363,23 @@ class TestDeadline:
 
         letter = DeadLetter.objects.get()
         assert (letter.reason, letter.exception_class) == ("deadline", "OSError")
+
+    @pytest.mark.parametrize("expires", [7200, datetime.now(timezone.utc) + timedelta(hours=2)])
+    def test_a_retry_may_have_a_later_one(self, station, retries, expires):
+        @station.app.task(base=BaseTaskWithRetry, bind=True)
+        def job(self):
+            if not self.request.retries:
+                raise self.retry(countdown=3600, expires=expires)
+
+        run(station, job, expires=30)
+
+        assert delays(retries) == [3600]
+
+    def test_or_an_earlier_one(self, station, retries):
+        run(station, task(station, OSError(), retry_backoff=60, retry_kwargs={"expires": 30}))
+
+        assert retries == []
+        assert DeadLetter.objects.get().reason == "deadline"
 
     def test_a_requeue_begins_anew(self, station, retries, clock):
         run(station, task(station, *[OSError()] * 4, max_retries=None, retry_for=2))
@@ -361,6 +405,24 @@ class TestWhatHappensInTheEnd:
         )
 
         assert told == [("net", 2)]
+
+    def test_so_it_is_when_its_own_retry_names_no_error(self, station):
+        told = []
+
+        def tell(exc, attempt):
+            told.append((type(exc).__name__, attempt))
+
+        @station.app.task(base=BaseTaskWithRetry, bind=True, max_retries=0, on_retries_exhausted=tell)
+        def job(self):
+            try:
+                int("net")
+            except ValueError:
+                self.retry()
+
+        run(station, job)
+
+        assert told == [("MaxRetriesExceededError", 1)]
+        assert DeadLetter.objects.get().reason == "retries_exhausted"
 
     def test_it_is_not_told_of_what_was_never_retried(self, station):
         told = []

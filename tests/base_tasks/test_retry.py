@@ -9,7 +9,7 @@ from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, SoftTimeL
 from kombu.exceptions import OperationalError
 
 from django_taskkit.backoff import Backoff, NoJitter
-from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask
+from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask, RetryPolicy
 from django_taskkit.base_tasks.options import problems
 from django_taskkit.models import DeadLetter
 from django_taskkit.signals import task_retry_scheduled
@@ -313,6 +313,35 @@ def test_without_backoff_the_default_delay_counts_as_in_celery(station, retries)
     assert delays(retries) == [33, 33]
 
 
+@pytest.mark.parametrize("given", ["decorator", "class", "annotation"])
+def test_a_default_delay_that_somebody_has_given_counts(station, retries, given):
+    """Also Celery's own 180, and in a task of somebody else whose class is that of the application."""
+
+    class Patient(BaseTaskWithRetry):
+        abstract = True
+        default_retry_delay = 180
+
+    options = {"default_retry_delay": 180} if given == "decorator" else {}
+    if given == "annotation":
+        station.app.conf.task_annotations = {"*": {"default_retry_delay": 180}}
+
+    @station.app.task(base=Patient if given == "class" else BaseTaskWithRetry, bind=True, max_retries=2, **options)
+    def fail(self):
+        raise self.retry(exc=ValueError("no"))
+
+    fail.delay()
+    station.run_all()
+
+    assert delays(retries) == [180, 180]
+
+
+def test_a_backoff_that_somebody_has_given_counts_more(station, retries):
+    task(station, always(ValueError("no")), retry_backoff=4, default_retry_delay=180, max_retries=2).delay()
+    station.run_all()
+
+    assert delays(retries) == [4, 8]
+
+
 def test_retry_kwargs_are_not_changed_by_a_run(station):
     options = {"max_retries": 1, "countdown": 2, "headers": {"a": "b"}}
     fail = task(station, always(ValueError("no")), retry_kwargs=options)
@@ -437,6 +466,21 @@ class TestRetryByHand:
         assert not DeadLetter.objects.exists()
 
 
+def test_a_run_that_has_sent_its_retry_and_then_fails_sends_no_second_one(station, retries):
+    @station.app.task(base=BaseTaskWithRetry, bind=True, max_retries=3)
+    def fail(self):
+        self.retry(exc=ValueError("no"), throw=False)
+        raise ValueError("no")
+
+    fail.delay()
+    station.run_next()
+
+    assert station.waiting() == 1
+    assert not DeadLetter.objects.exists()
+    assert station.run_all() == 3
+    assert DeadLetter.objects.get().attempts == 4
+
+
 class TestEager:
     def test_an_eager_task_retries_in_place(self, station):
         runs = []
@@ -450,6 +494,18 @@ class TestEager:
 
         assert eager.apply().get() == "done"
         assert runs == [0, 1, 2]
+
+    def test_the_retries_of_each_policy_are_counted_there_too(self, station):
+        runs = []
+
+        @station.app.task(base=BaseTaskWithRetry, retry_policies={ValueError: RetryPolicy(max_retries=2)})
+        def eager():
+            runs.append(1)
+            if len(runs) < 10:
+                raise ValueError
+
+        assert eager.apply().state == "FAILURE"
+        assert len(runs) == 3
 
     def test_an_eager_failure_is_no_dead_letter(self, station):
         eager = task(station, always(ValueError("no")), max_retries=0)
@@ -522,6 +578,7 @@ class TestOptionsThatMakeNoSense:
             ),
             ({"dont_autoretry_for": 3}, "t.run: dont_autoretry_for: 3 is not an exception class"),
             ({"retry_kwargs": [1]}, "t.run: retry_kwargs: \\[1\\] makes no sense"),
+            ({"retry_kwargs": {"exc": OSError()}}, "t.run: retry_kwargs: 'exc' is .*take it out"),
             (
                 {"retry_kwargs": {"countdown": -5}, "retry_backoff": False},
                 "t.run: retry_kwargs\\['countdown'\\]: -5",

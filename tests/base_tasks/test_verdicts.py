@@ -112,6 +112,24 @@ class TestSnooze:
         assert not DeadLetter.objects.exists()
         assert job.runs == [0, 0, 1]
 
+    def test_it_may_come_after_the_tasks_own_retry_has_given_up(self, station, retries):
+        runs = []
+
+        @station.app.task(base=BaseTaskWithRetry, bind=True, max_retries=0)
+        def job(self):
+            runs.append(1)
+            if len(runs) == 1:
+                try:
+                    self.retry()
+                except self.MaxRetriesExceededError:
+                    raise Snooze(3600) from None
+
+        job.delay()
+        station.run_all()
+
+        assert [(event.delay, event.counted) for event in retries] == [(3600, False)]
+        assert not DeadLetter.objects.exists()
+
     def test_the_state_meanwhile_is_retry_with_its_message(self, station):
         result = task(station, Snooze(60, "the import is not there yet")).delay()
         station.run_next()
@@ -146,6 +164,21 @@ class TestRetryable:
         letter = DeadLetter.objects.get()
         assert (letter.reason, letter.attempts) == ("retries_exhausted", 3)
         assert letter.exception_message == "still booting"
+
+    def test_without_words_of_its_own_the_error_behind_it_is_what_is_shown(self, station):
+        @station.app.task(base=BaseTaskWithRetry, max_retries=0)
+        def pay():
+            try:
+                {}["bank"]
+            except KeyError as exc:
+                raise Retryable(delay=5) from exc
+
+        pay.delay()
+        station.run_all()
+
+        letter = DeadLetter.objects.get()
+        assert (letter.exception_class, letter.exception_message) == ("KeyError", "'bank'")
+        assert "Retryable" in letter.traceback
 
 
 @pytest.mark.parametrize("verdict", [Retryable("a", delay=3), Permanent("b"), Snooze(7), Snooze(7, "c")])

@@ -92,7 +92,7 @@ class Gate(Protocol):
             delay: seconds until the next run, if there is one.
 
         Returns:
-            For ``RETRIED`` a gate may return a :class:`Wait`: the retry then waits in the outbox, as long as the longer
-            of the two says.
+            For ``RETRIED`` and ``EXHAUSTED`` a gate may return a :class:`Wait`: what the task needs is down. The
+            message then waits in the outbox, as long as the longer of the two says, and no retry is used up.
         """
         ...

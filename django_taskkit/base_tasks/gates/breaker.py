@@ -210,7 +210,7 @@ class BreakerGate:
             return None
         if circuit.state is not State.CLOSED:
             view.forget()
-        return self._wait(circuit) if outcome is Outcome.RETRIED and circuit.state is State.OPEN else None
+        return self._wait(circuit) if outcome in _FAILURES and circuit.state is State.OPEN else None
 
     def _update(self, change: Any) -> tuple[Circuit, Any]:
         """Change the circuit, and tell whoever wants to know if its state is another now."""

@@ -153,7 +153,7 @@ class BudgetGate:
                 self._succeeded(run)
             elif outcome in (Outcome.RETRIED, Outcome.EXHAUSTED):
                 spent = self._failed()
-                return self._wait() if spent and outcome is Outcome.RETRIED else None
+                return self._wait() if spent else None
         except StoreError as exc:
             stands_open(self._what, exc)
         return None

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from django_taskkit.base_tasks.gates import Answer, Gate, Outcome, Run, Wait
 
 logger = logging.getLogger("django_taskkit")
+
+
+class Delayed(NamedTuple):
+    """How long a message is made to wait, and why."""
+
+    seconds: float
+    why: str
 
 
 class Passage:
@@ -32,23 +40,42 @@ class Passage:
             self._entered.append(gate)
         return None
 
-    def leave(self, outcome: Outcome, *, result: Any = None, delay: float | None = None) -> Wait | None:
+    def leave(
+        self,
+        outcome: Outcome,
+        *,
+        result: Any = None,
+        delay: float | None = None,
+        may_wait: bool = True,
+        waiting: Callable[[Wait], float] = lambda wait: max(wait.base, wait.at_least),
+    ) -> Delayed | None:
         """Tell each gate that was passed what became of the run, the last one first; only the first call counts.
 
+        Args:
+            delay: seconds until the next run, if there is one; gates further out are told of the wait of those within
+                if that is longer, since it is what the message really waits.
+            may_wait: whether the message may wait if a gate says so; one that is exhausted is none any more then.
+            waiting: says how many seconds a wait means.
+
         Returns:
-            The longest wait that a gate asks for, if any.
+            The longest wait that a gate asks for, None if none does.
         """
-        waits = []
+        longest: Delayed | None = None
         while self._entered:
             gate = self._entered.pop()
             try:
                 wait = gate.leave(self._run, outcome, result=result, delay=delay)
+                seconds = None if wait is None else waiting(wait)
             except Exception:  # the run has ended, and stays what it is
                 logger.exception("task %s: %r could not note that its run %s", self._run.task, gate, outcome.value)
                 continue
-            if wait is not None:
-                waits.append(wait)
-        return max(waits, key=lambda wait: max(wait.base, wait.at_least), default=None)
+            if wait is not None and seconds is not None and may_wait:
+                if longest is None or seconds > longest.seconds:
+                    longest = Delayed(seconds, str(wait))
+                delay = max(longest.seconds, delay or 0.0)
+                if outcome is Outcome.EXHAUSTED:
+                    outcome = Outcome.RETRIED
+        return longest
 
 
 def gates_of(task: Any) -> tuple[Gate, ...]:

@@ -82,7 +82,26 @@ def test_of_several_waits_the_longest_counts(passing):
     passage = build({"leave": Wait("a", base=10)}, {"leave": Wait("b", base=1, at_least=60)})
     passage.enter()
 
-    assert str(passage.leave(Outcome.RETRIED, delay=1)) == "b"
+    assert passage.leave(Outcome.RETRIED, delay=1) == (60, "b")
+
+
+def test_when_a_retry_is_to_wait_the_gates_around_are_told_how_long_that_is(passing):
+    log, build = passing
+    passage = build({}, {"leave": Wait("over budget", base=600)}, {})
+    passage.enter()
+
+    assert passage.leave(Outcome.RETRIED, delay=2, waiting=lambda wait: wait.base + 7).seconds == 607
+    assert log[3:] == ["leave c retried None 2", "leave b retried None 2", "leave a retried None 607"]
+
+
+def test_a_wait_that_is_shorter_than_the_retrys_own_delay_changes_nothing_for_them(passing):
+    log, build = passing
+    passage = build({}, {"leave": Wait("over budget", base=30)})
+    passage.enter()
+
+    passage.leave(Outcome.RETRIED, delay=50)
+
+    assert log[-1] == "leave a retried None 50"
 
 
 def test_a_gate_that_breaks_when_it_is_left_does_not_change_what_became_of_the_run(passing, caplog):
@@ -93,3 +112,21 @@ def test_a_gate_that_breaks_when_it_is_left_does_not_change_what_became_of_the_r
     assert passage.leave(Outcome.SUCCEEDED) is None
     assert log[-1] == "leave a succeeded None None"
     assert "could not note that its run succeeded" in caplog.text
+
+
+def test_one_that_is_exhausted_is_none_any_more_to_the_gates_around_if_it_may_wait(passing):
+    log, build = passing
+    passage = build({}, {"leave": Wait("over budget", base=600)})
+    passage.enter()
+
+    assert passage.leave(Outcome.EXHAUSTED) == (600, "over budget")
+    assert log[2:] == ["leave b exhausted None None", "leave a retried None 600"]
+
+
+def test_it_stays_exhausted_if_it_may_not(passing):
+    log, build = passing
+    passage = build({}, {"leave": Wait("over budget", base=600)})
+    passage.enter()
+
+    assert passage.leave(Outcome.EXHAUSTED, may_wait=False) is None
+    assert log[2:] == ["leave b exhausted None None", "leave a exhausted None None"]
