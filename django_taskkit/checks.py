@@ -15,7 +15,7 @@ from django.core import checks
 from django.db import DatabaseError, router, transaction
 
 from django_taskkit import conf
-from django_taskkit.base_tasks.options import problems
+from django_taskkit.base_tasks.options import problems, unused
 from django_taskkit.dlq import retention, spool_files
 from django_taskkit.dlq.models import DeadLetter
 from django_taskkit.dlq.project import has_app
@@ -131,7 +131,7 @@ def check_waiting(databases: Sequence[str] | None = None, **kwargs: Any) -> list
 
 @checks.register("django_taskkit", deploy=True)
 def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
-    """taskkit.E002, E006, W007, W008 for tasks in modules that nothing has imported; E005, W001 to W004, W006, W010.
+    """taskkit.E002, E006, W007, W008 for tasks in modules that nothing has imported; E005, W001-W004, W006, W010, W011.
 
     Nothing is connected to, and nothing is made.
 
@@ -150,7 +150,20 @@ def check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
     if not known_of_store:
         late += [*_check_store(app, unusable=True), *_check_store(app, unusable=False)]
     late += [message for message in check_hold(app) if message not in known_of_hold]
-    return [*late, *_check_acknowledgement(app), *_check_broker(app), *_check_spool()]
+    return [*late, *_check_unused(app), *_check_acknowledgement(app), *_check_broker(app), *_check_spool()]
+
+
+def _check_unused(app: Celery) -> list[checks.Warning]:
+    """taskkit.W011: an option of BaseTaskWithRetry is set on a task that is none."""
+    return [
+        checks.Warning(
+            f"Its option {option} does nothing.",
+            hint="Give it base=BaseTaskWithRetry, whose option that is; silence taskkit.W011 if it is somebody else's.",
+            obj=name,
+            id="taskkit.W011",
+        )
+        for name, option in unused(app)
+    ]
 
 
 def _check_acknowledgement(app: Celery) -> list[checks.Warning]:

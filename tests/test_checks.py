@@ -258,6 +258,37 @@ def test_w006_a_spool_whose_folder_anybody_may_write(station, settings, tmp_path
     assert [message.id for message in deployment("taskkit.W006")] == ["taskkit.W006"]
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"retry_in": "soon"}, "retry_in: 'soon' makes no sense; give a function of 2 arguments"),
+        ({"retry_in": lambda exc: 5}, "has to take 2 arguments"),
+        ({"on_retries_exhausted": len}, "has to take 2 arguments"),
+        ({"delivery_limit": "x"}, "delivery_limit: 'x' makes no sense; give a whole number"),
+        ({"outbox": "maybe"}, "outbox: 'maybe' makes no sense; give True, False or None"),
+        ({"unsafe_arguments": "yes"}, "unsafe_arguments: 'yes' makes no sense; give one of 'error', 'warn', 'allow'"),
+    ],
+)
+def test_e002_options_that_would_fail_only_when_the_task_does(station, options, complaint):
+    @station.app.task(base=BaseTaskWithRetry, name="fetch", **options)
+    def fetch(): ...
+
+    [message] = messages()
+
+    assert message.id == "taskkit.E002"
+    assert message.msg.startswith("fetch: ")
+    assert complaint in message.msg
+
+
+def test_w011_an_option_of_another_base_class(station):
+    @station.app.task(name="pay", idempotency_key=("order",), acks_late=True)
+    def pay(order): ...
+
+    [message] = deployment("taskkit.W011")
+
+    assert (message.obj, message.msg) == ("pay", "Its option idempotency_key does nothing.")
+
+
 def uses_a_budget(station):
     @station.app.task(base=BaseTaskWithRetry, name="pay", retry_budget="bank")
     def pay(): ...
