@@ -39,7 +39,6 @@ from celery.result import AsyncResult
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.models import DeadLetter
-from django_taskkit.signals import task_retry_scheduled
 
 pytestmark = pytest.mark.django_db
 
@@ -55,19 +54,6 @@ class LoginError(Exception):
 def overload(*args):
     """Call the service of the examples."""
     raise Overloaded(*args)
-
-
-@pytest.fixture
-def delays():
-    """Seconds before each retry that was scheduled."""
-    seen = []
-
-    def receiver(sender, event, **kwargs):
-        seen.append(event.delay)
-
-    task_retry_scheduled.connect(receiver)
-    yield seen
-    task_retry_scheduled.disconnect(receiver)
 
 
 @pytest.fixture

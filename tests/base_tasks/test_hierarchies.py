@@ -12,23 +12,9 @@ from celery.contrib.django.task import DjangoTask
 from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask, Permanent, RetryPolicy
 from django_taskkit.base_tasks.rules import rules_of
 from django_taskkit.models import DeadLetter
-from django_taskkit.signals import task_retry_scheduled
 from tests.conftest import OwnTasks
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def delays():
-    """Seconds before each retry that was scheduled."""
-    seen = []
-
-    def receiver(sender, event, **kwargs):
-        seen.append(event.delay)
-
-    task_retry_scheduled.connect(receiver)
-    yield seen
-    task_retry_scheduled.disconnect(receiver)
 
 
 @pytest.fixture

@@ -28,18 +28,6 @@ class Asking(Exception):
 STEADY = RetryPolicy(backoff=30, factor=1, jitter=False, max_retries=3)
 
 
-@pytest.fixture
-def retries():
-    seen = []
-
-    def receiver(sender, event, **kwargs):
-        seen.append(event)
-
-    task_retry_scheduled.connect(receiver)
-    yield seen
-    task_retry_scheduled.disconnect(receiver)
-
-
 def delays(retries):
     return [event.delay for event in retries]
 

@@ -12,22 +12,8 @@ from django_taskkit.backoff import Backoff, NoJitter
 from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask, RetryPolicy
 from django_taskkit.base_tasks.options import problems
 from django_taskkit.models import DeadLetter
-from django_taskkit.signals import task_retry_scheduled
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def retries():
-    """The delays of the retries that were scheduled."""
-    seen = []
-
-    def receiver(sender, event, **kwargs):
-        seen.append(event)
-
-    task_retry_scheduled.connect(receiver)
-    yield seen
-    task_retry_scheduled.disconnect(receiver)
 
 
 def delays(retries):

@@ -7,22 +7,8 @@ import pytest
 
 from django_taskkit.base_tasks import BaseTaskWithRetry, Permanent, Retryable, Snooze
 from django_taskkit.models import DeadLetter
-from django_taskkit.signals import task_retry_scheduled
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def retries():
-    """The retries that were scheduled."""
-    seen = []
-
-    def receiver(sender, event, **kwargs):
-        seen.append(event)
-
-    task_retry_scheduled.connect(receiver)
-    yield seen
-    task_retry_scheduled.disconnect(receiver)
 
 
 def task(station, *raised, **options):

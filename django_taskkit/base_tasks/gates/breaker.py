@@ -12,7 +12,7 @@ from typing import Any, Final
 from django_taskkit.base_tasks.gates import Gate, Outcome, Run, Wait
 from django_taskkit.base_tasks.gates.breaker_view import view_of
 from django_taskkit.base_tasks.gates.circuit import Circuit, Limits, State, dump, load
-from django_taskkit.base_tasks.gates.named import check_name, seconds
+from django_taskkit.base_tasks.gates.named import check_name, named_by, seconds
 from django_taskkit.exceptions import ConfigurationError, StoreError
 from django_taskkit.signals import BreakerChanged, breaker_changed
 from django_taskkit.stores import PREFIX, update
@@ -125,17 +125,7 @@ def breaker_of(task: Any) -> CircuitBreaker | None:
     Raises:
         ConfigurationError: the option is neither a name nor a CircuitBreaker.
     """
-    option = getattr(task, "breaker", None)
-    if option is None or isinstance(option, CircuitBreaker):
-        return option
-    if isinstance(option, str):
-        try:
-            return _named(option)
-        except ConfigurationError as exc:
-            raise ConfigurationError(f"task {task.name}: breaker is {option!r}; {exc}") from None
-    raise ConfigurationError(
-        f"task {task.name}: breaker is {option!r}; give the name of the dependency, or a CircuitBreaker"
-    )
+    return named_by(task, "breaker", CircuitBreaker)
 
 
 def gate_of(task: Any) -> Gate | None:
@@ -152,9 +142,6 @@ def gate_of(task: Any) -> Gate | None:
     except (TypeError, ConfigurationError):  # a TypeError: it can't even be looked up
         breaker_of(task)  # says what is wrong, and where
         raise
-
-
-_named = functools.lru_cache(maxsize=1024)(CircuitBreaker)
 
 
 class BreakerGate:

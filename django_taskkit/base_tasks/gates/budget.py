@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django_taskkit.base_tasks.gates import Gate, Outcome, Run, Wait
 from django_taskkit.base_tasks.gates.budget_ledger import ledger_of
-from django_taskkit.base_tasks.gates.named import check_name, seconds
+from django_taskkit.base_tasks.gates.named import check_name, named_by, seconds
 from django_taskkit.base_tasks.gates.token_bucket import Bucket, Terms, dump, load
 from django_taskkit.exceptions import ConfigurationError, StoreError
 from django_taskkit.stores import PREFIX, update
@@ -95,17 +95,7 @@ def budget_of(task: Any) -> RetryBudget | None:
     Raises:
         ConfigurationError: the option is neither a name nor a RetryBudget.
     """
-    option = getattr(task, "retry_budget", None)
-    if option is None or isinstance(option, RetryBudget):
-        return option
-    if isinstance(option, str):
-        try:
-            return _named(option)
-        except ConfigurationError as exc:
-            raise ConfigurationError(f"task {task.name}: retry_budget is {option!r}; {exc}") from None
-    raise ConfigurationError(
-        f"task {task.name}: retry_budget is {option!r}; give the name of the dependency, or a RetryBudget"
-    )
+    return named_by(task, "retry_budget", RetryBudget)
 
 
 def gate_of(task: Any) -> Gate | None:
@@ -122,9 +112,6 @@ def gate_of(task: Any) -> Gate | None:
     except (TypeError, ConfigurationError):  # a TypeError: it can't even be looked up
         budget_of(task)  # says what is wrong, and where
         raise
-
-
-_named = functools.lru_cache(maxsize=1024)(RetryBudget)
 
 
 class BudgetGate:

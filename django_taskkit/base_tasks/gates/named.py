@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, Protocol, TypeVar
 
 from django_taskkit.base_tasks.verdicts import seconds_of
 from django_taskkit.exceptions import ConfigurationError
 
 LONGEST_NAME = 100
+
+
+class Named(Protocol):
+    """A class whose objects are made of a dependency's name."""
+
+    def __init__(self, name: str) -> None: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+def named_by(task: Any, option: str, kind: type[T]) -> T | None:
+    """Return what ``task`` names by its ``option``, in full or by the dependency's name alone; None if it has none.
+
+    Raises:
+        ConfigurationError: the option is neither a name nor a ``kind``.
+    """
+    value = getattr(task, option, None)
+    if value is None or isinstance(value, kind):
+        return value
+    if isinstance(value, str):
+        try:
+            return kind(value)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"task {task.name}: {option} is {value!r}; {exc}") from None
+    raise ConfigurationError(
+        f"task {task.name}: {option} is {value!r}; give the name of the dependency, or a {kind.__name__}"
+    )
 
 
 def check_name(what: str, name: object) -> None:

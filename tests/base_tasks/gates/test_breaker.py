@@ -8,14 +8,12 @@ import pytest
 from celery.app.task import Context
 from django.core.cache import caches
 from django.test import override_settings
-from django.utils import timezone
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.base_tasks.gates import Outcome, Run, Wait, breaker_view
 from django_taskkit.base_tasks.gates.breaker import CircuitBreaker, State, breaker_of, gate_of
 from django_taskkit.exceptions import ConfigurationError
-from django_taskkit.models import DeadLetter, OutboxMessage, RelayHeartbeat
-from django_taskkit.outbox.presence import watch
+from django_taskkit.models import DeadLetter, OutboxMessage
 from django_taskkit.signals import BreakerChanged, breaker_changed
 from django_taskkit.stores import pausing
 
@@ -346,14 +344,6 @@ def test_an_option_that_names_no_breaker_is_refused_with_task_and_value(option):
 
     assert "t.task" in str(caught.value)
     assert repr(option) in str(caught.value)
-
-
-@pytest.fixture
-def relay_is_alive(db):
-    RelayHeartbeat.objects.create(name="other", started_at=timezone.now(), seen_at=timezone.now())
-    watch.forget()
-    yield
-    watch.forget()
 
 
 def test_tasks_behind_an_open_breaker_wait_in_the_outbox_and_use_up_no_retry(station, relay_is_alive):

@@ -8,15 +8,13 @@ import pytest
 from celery.app.task import Context
 from django.core.cache import caches
 from django.test import override_settings
-from django.utils import timezone
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.base_tasks.gates import Outcome, Run, Wait, budget_ledger
 from django_taskkit.base_tasks.gates.budget import RetryBudget, budget_of, gate_of
 from django_taskkit.base_tasks.gates.in_use import Standing, in_use
 from django_taskkit.exceptions import ConfigurationError
-from django_taskkit.models import DeadLetter, OutboxMessage, RelayHeartbeat
-from django_taskkit.outbox.presence import watch
+from django_taskkit.models import DeadLetter, OutboxMessage
 from django_taskkit.stores import pausing
 from django_taskkit.stores.opening import shared_store
 
@@ -325,14 +323,6 @@ def test_what_an_app_uses_is_named_with_how_it_stands(station):
         "adyen": Standing(budget=10, tokens=10),
         "stripe": Standing(budget=0, tokens=10, breaker="closed"),
     }
-
-
-@pytest.fixture
-def relay_is_alive(db):
-    RelayHeartbeat.objects.create(name="other", started_at=timezone.now(), seen_at=timezone.now())
-    watch.forget()
-    yield
-    watch.forget()
 
 
 def test_a_task_over_budget_waits_in_the_outbox_and_uses_up_no_retry(station, relay_is_alive):
