@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from django_taskkit.envelope import FIRST_FAILED_HEADER
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -25,8 +27,8 @@ class Run:
 
     @property
     def is_first(self) -> bool:
-        """Whether no run of this message has failed before."""
-        return not self.request.retries
+        """Whether no run of this message has failed before, be it one that used up no retry."""
+        return not self.request.retries and getattr(self.request, FIRST_FAILED_HEADER, None) is None
 
 
 class Outcome(enum.Enum):

@@ -19,6 +19,7 @@ GUARDS = {
 
 class Bank:
     is_down = True
+    calls = 0
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def charge(station, tasks, bank):
     def send(**options):
         @station.app.task(base=BaseTaskWithRetry, name="t.charge", autoretry_for=(OSError,), **options)
         def charge(number):
+            bank.calls += 1
             if bank.is_down:
                 raise ConnectionError("the bank is down")
 
@@ -59,6 +61,14 @@ def test_no_task_dies_in_an_outage_of_hours_and_all_succeed_after_it(tasks, bank
 
     tasks.assert_nothing_left()
     assert not DeadLetter.objects.exists()
+
+
+def test_while_the_budget_is_spent_only_probes_call_also_of_tasks_that_failed_only_once(tasks, bank, charge):
+    charge(retry_budget=RetryBudget("bank", probe_every=1800))
+
+    tasks.advance(timedelta(hours=3))
+
+    assert 10 < bank.calls <= 10 + 5 + 7
 
 
 def test_those_that_have_a_deadline_die_of_it(tasks, charge):
