@@ -12,13 +12,14 @@ from django_taskkit.base_tasks.gates import Gate, Outcome, Run, Wait
 from django_taskkit.base_tasks.gates.budget_ledger import ledger_of
 from django_taskkit.base_tasks.gates.named import check_name, named_by, seconds
 from django_taskkit.base_tasks.gates.token_bucket import Bucket, Terms, dump, load
+from django_taskkit.base_tasks.verdicts import seconds_of
 from django_taskkit.exceptions import ConfigurationError, StoreError
 from django_taskkit.stores import PREFIX, update
 from django_taskkit.stores.opening import shared_store
 from django_taskkit.stores.pausing import stands_open
 
 FORGET: Final = 3600.0
-"""Seconds after the last change until a budget is full again by itself."""
+"""Seconds after the last change until a budget is full again by itself, at least."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,17 @@ class RetryBudget:
         Raises:
             StoreError: the store is out of reach.
         """
-        update(shared_store(), self._key, lambda old: (None, None), ttl=FORGET)
+        update(shared_store(), self._key, lambda old: (None, None), ttl=self._ttl)
         ledger_of(self.name).forget()
 
     @property
     def _key(self) -> str:
         return f"{PREFIX}:budget:{self.name}"
+
+    @property
+    def _ttl(self) -> float:
+        # Who waits for longer than that must not come back to a full budget.
+        return max(FORGET, 3 * seconds_of(self.wait_max), 3 * seconds_of(self.probe_every))
 
     @property
     def _terms(self) -> Terms:
@@ -120,6 +126,7 @@ class BudgetGate:
     def __init__(self, budget: RetryBudget) -> None:
         self.budget = budget
         self._key = budget._key
+        self._ttl = budget._ttl
         self._terms = budget._terms
         self._what = f"the retry budget {budget.name!r}"
 
@@ -153,7 +160,7 @@ class BudgetGate:
             probed = bucket.probe(self._terms, time.time())
             return (old, True) if probed is None else (dump(probed, self._terms), False)
 
-        return update(shared_store(), self._key, change, ttl=FORGET)
+        return update(shared_store(), self._key, change, ttl=self._ttl)
 
     def _failed(self) -> bool:
         ledger = ledger_of(self.budget.name)
@@ -163,7 +170,7 @@ class BudgetGate:
             bucket = load(old, self._terms).succeeded(self._terms, successes).failed(self._terms)
             return dump(bucket, self._terms), bucket
 
-        bucket = update(shared_store(), self._key, change, ttl=FORGET)
+        bucket = update(shared_store(), self._key, change, ttl=self._ttl)
         ledger.seen(bucket.is_full(self._terms), time.monotonic())
         return bucket.is_spent(self._terms)
 
@@ -184,7 +191,7 @@ class BudgetGate:
                 bucket = bucket.succeeded(self._terms, successes)
             return dump(bucket, self._terms), bucket.is_full(self._terms)
 
-        ledger.seen(update(shared_store(), self._key, change, ttl=FORGET), now)
+        ledger.seen(update(shared_store(), self._key, change, ttl=self._ttl), now)
 
     def _wait(self) -> Wait:
         return Wait(
