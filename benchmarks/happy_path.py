@@ -143,10 +143,13 @@ class Bench:
         print(f"added to one apply_async: {_spread(by_time, 1)} us; of CPU: {_spread(by_cpu, 1)} us")
 
     def calls(self) -> None:
-        """Compare how many function calls the worker's main process makes for a task: a busy machine can't blur it."""
+        """Compare how many function calls Celery and django-taskkit make for a task in the worker's main process.
+
+        The same each time, unlike all calls: how often the event loop turns depends on what else the machine does.
+        """
         batch = self._messages()
         kind = {"pool": self.options.pool, "concurrency": self.options.concurrency}
-        per_task = {}
+        made, of_all = {}, {}
         for side in SIDES:
             worker = Worker(side, self.environment(side, False), self.client, counted=True, **kind)
             try:
@@ -154,11 +157,12 @@ class Bench:
                     worker.run(batch)
             finally:
                 worker.stop()
-            per_task[side] = int((self.folder / f"calls-{side}").read_text()) / (4 * len(batch))
-        ratio = per_task["plain"] / per_task["taskkit"]
+            counts = json.loads((self.folder / f"calls-{side}").read_text())
+            made[side], of_all[side] = (count / (4 * len(batch)) for count in counts)
         print(
-            f"\nfunction calls of the worker's main process for one task: plain {per_task['plain']:.0f}, "
-            f"taskkit {per_task['taskkit']:.0f}, ratio {ratio:.3f}"
+            f"\nfunction calls in the worker's main process for one task, by Celery and django-taskkit: "
+            f"plain {made['plain']:.1f}, taskkit {made['taskkit']:.1f}; "
+            f"with kombu, redis-py and the event loop: {of_all['plain']:.0f} and {of_all['taskkit']:.0f}"
         )
 
     def _publish(self, side: str, number: int) -> list[float]:

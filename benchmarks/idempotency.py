@@ -7,22 +7,19 @@ All on one Redis, in one run, with real workers. ``python benchmarks/idempotency
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import venv
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from private_redis import private_redis
 
 HERE = Path(__file__).resolve().parent
 SIDES = ("plain Celery", "celery-once", "celery-singleton", "django-taskkit")
@@ -31,7 +28,7 @@ RIVALS = ("celery-once", "celery-singleton")
 
 def main() -> int:
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="taskkit-bench-") as folder, _redis(Path(folder)) as url:
+    with tempfile.TemporaryDirectory(prefix="taskkit-bench-") as folder, private_redis(Path(folder)) as url:
         rivals = options.rivals or _install(Path(folder, "rivals"))
         print(_versions(rivals), flush=True)
         sides = [
@@ -155,28 +152,6 @@ def _install(folder: Path) -> str:
     packages = [f"celery[redis]=={celery.__version__}", *RIVALS]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
     return python
-
-
-@contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[str]:
-    """A Redis of this run's own."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        raise SystemExit("there is no redis-server on this machine")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.1)
-        yield f"redis://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def _options() -> argparse.Namespace:
