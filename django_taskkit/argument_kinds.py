@@ -10,7 +10,6 @@ import asyncio
 import io
 import queue
 import socket
-import sqlite3
 import tempfile
 import threading
 import types
@@ -18,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.sessions.backends.base import SessionBase
 from django.core.files.base import File
 from django.core.files.uploadedfile import UploadedFile
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -34,7 +32,10 @@ from django.utils.functional import LazyObject, Promise
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Objects that should not travel, known by their classes or by the full names of classes of other packages."""
+    """Objects that should not travel, known by their classes or by the full names of classes.
+
+    By name where whoever has no such object would have to import its class.
+    """
 
     classes: tuple[type, ...] = ()
     names: tuple[str, ...] = ()
@@ -110,7 +111,7 @@ KINDS: tuple[Kind, ...] = (
         remedy=lambda value, name: f"pass the values that the task needs, such as {name}.user.pk",
     ),
     Kind(
-        classes=(SessionBase,),
+        names=("django.contrib.sessions.backends.base.SessionBase",),
         what=_says("a session"),
         remedy=lambda value, name: "pass the values that the task needs from it",
     ),
@@ -132,15 +133,10 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(classes=(tempfile.SpooledTemporaryFile,), what=_says("a temporary file"), remedy=_says(_FILE)),
     Kind(
-        classes=(
-            BaseDatabaseWrapper,
-            BaseConnectionHandler,
-            ConnectionProxy,
-            CursorWrapper,
-            sqlite3.Connection,
-            sqlite3.Cursor,
-        ),
+        classes=(BaseDatabaseWrapper, BaseConnectionHandler, ConnectionProxy, CursorWrapper),
         names=(
+            "sqlite3.Connection",
+            "sqlite3.Cursor",
             "psycopg.Connection",
             "psycopg.AsyncConnection",
             "psycopg.Cursor",

@@ -84,11 +84,6 @@ task_recovered = Signal()
 task_discarded = Signal()
 
 
-def announce(signal: Signal, event: TaskEvent) -> list[tuple[Any, Any]]:
-    """Send ``event`` to every receiver, whatever the one before it did."""
-    return signal.send_robust(sender=type(event), event=event)
-
-
 @dataclass(frozen=True, kw_only=True)
 class BreakerChanged:
     """A circuit breaker opened, let the first probe in, or closed; sent once, by the process that did it."""
@@ -107,3 +102,8 @@ class BreakerChanged:
 
 
 breaker_changed = Signal()
+
+
+def announce(signal: Signal, event: TaskEvent) -> list[tuple[Any, Any]]:
+    """Send ``event`` to every receiver, whatever the one before it did."""
+    return signal.send_robust(sender=type(event), event=event)

@@ -173,7 +173,7 @@ def _retry_of(
             decision: Again | Dead = Dead("exception")
         else:
             failure = failure_of(task, exc, expires=rules.options.get("expires"))
-            decision = decide(rules, failure, said=_asked(task, rules, exc), uniform=task.uniform)
+            decision = decide(rules, failure, said=_said(task, rules, exc), uniform=task.uniform)
     except Exception as problem:
         # A worker refuses to start with such options; they were changed since. The task's own error counts.
         log = logger.error if isinstance(problem, ConfigurationError) else logger.exception
@@ -191,7 +191,7 @@ def _retry_of(
     return ending
 
 
-def _asked(task: BaseTaskWithRetry, rules: RetryRules, exc: BaseException) -> Said:
+def _said(task: BaseTaskWithRetry, rules: RetryRules, exc: BaseException) -> Said:
     """Return what the task's own ``retry_in`` says, if it has one and ``exc`` is retried at all."""
     if isinstance(exc, Verdict) or not isinstance(rules.policy_for(exc), RetryPolicy):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from django_taskkit.base_tasks.decision import Again
 from django_taskkit.base_tasks.rules import DEFAULT
@@ -18,9 +18,6 @@ from django_taskkit.envelope import (
     WAITS_HEADER,
 )
 from django_taskkit.origin import origin_of
-
-UNTIL_DUE: Final = "until_due"
-"""The value of the option ``outbox`` for a message that is to wait there, and not in a worker, for its ETA."""
 
 
 def headers_of(request: Any, again: Again, *, waits_for: str, given: Mapping[str, Any] | None) -> dict[str, Any]:

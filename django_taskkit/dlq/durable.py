@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -101,7 +100,7 @@ def _await_turn(connection: Any) -> None:
         while True:
             try:
                 driver.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as exc:
+            except connection.Database.OperationalError as exc:
                 if "locked" not in str(exc):
                     return  # the write itself will say what is wrong
                 if time.monotonic() >= deadline:

@@ -25,7 +25,7 @@ from django_taskkit.dlq.publisher import ANSWER_TIMEOUT
 from django_taskkit.dlq.recorder import record
 from django_taskkit.envelope import WAITS_FOR_HEADER
 from django_taskkit.exceptions import PublishError
-from django_taskkit.outbox import delays
+from django_taskkit.outbox import UNTIL_DUE, delays
 from django_taskkit.outbox.brokers import is_relays_broker
 from django_taskkit.outbox.keeping import envelope_of, eta_of, exchange_name, is_in_transaction, keep
 from django_taskkit.outbox.model import OutboxReason
@@ -36,9 +36,6 @@ logger = logging.getLogger("django_taskkit")
 
 RELAY_TASK = "taskkit.relay"
 """The task that empties the outbox can't wait in it."""
-
-UNTIL_DUE = "until_due"
-"""The value of the option ``outbox`` for a message that waits there for its ETA, however short that is."""
 
 LEAST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
 """Seconds for which a broker that could not be reached is not tried again."""
