@@ -4,13 +4,14 @@ import inspect
 import itertools
 import os
 import pickle
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from billiard.einfo import ExceptionInfo
 from billiard.pool import ApplyResult, Pool, TimeoutHandler
-from celery import Celery, _state, signals
+from celery import _state, signals
 from celery.concurrency.prefork import TaskPool
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import TaskRevokedError
@@ -20,6 +21,8 @@ from celery.worker import strategy
 from django.contrib import admin
 from django.core.management import call_command
 from django.test import override_settings
+
+from tests.own_apps import OwnTasks, current_app_kept
 
 _names = itertools.count()
 
@@ -37,13 +40,6 @@ def pytest_terminal_summary(terminalreporter, config):
                     crash = getattr(report.longrepr, "reprcrash", None)
                     cause = (crash.message if crash else str(report.longrepr)).strip().splitlines()
                     print(f"{word} {environment}: {report.nodeid}: {cause[0] if cause else ''}"[:400], file=file)
-
-
-class OwnTasks(Celery):
-    """An app that keeps its tasks to itself; Celery gives each ``@app.task`` to all later apps as well."""
-
-    def task(self, *args, **options):
-        return super().task(*args, **{"shared": False, **options})
 
 
 class Step:
@@ -218,23 +214,37 @@ def without_shared_tasks():
 @pytest.fixture
 def station(without_shared_tasks):
     """A fresh Celery app on the in-memory broker, as the current app, with its own queue."""
-    before, default = _state._get_current_app(), _state.default_app
-    app = OwnTasks("station", set_as_current=True, task_cls=DjangoTask)
-    app.conf.update(
-        broker_url="memory://",
-        result_backend="cache+memory://",
-        task_default_queue=f"station-{next(_names)}",
-        accept_content=["json", "pickle"],
-        task_publish_retry=False,
-    )
-    app.set_default()  # for other threads, such as a live server's
-    station = Station(app)
-    yield station
-    station.close()
-    worker_state.reset_state()
-    _state._set_task_join_will_block(False)  # what a worker that was built in this process has left
-    _state._set_current_app(before)
-    _state.set_default_app(default)
+    with current_app_kept():
+        app = OwnTasks("station", set_as_current=True, task_cls=DjangoTask)
+        app.conf.update(
+            broker_url="memory://",
+            result_backend="cache+memory://",
+            task_default_queue=f"station-{next(_names)}",
+            accept_content=["json", "pickle"],
+            task_publish_retry=False,
+        )
+        app.set_default()  # for other threads, such as a live server's
+        station = Station(app)
+        yield station
+        station.close()
+        if cached := sys.modules.get("django_taskkit.results.cache"):
+            cached._declared.clear()  # of this app; the checks would look at them
+        worker_state.reset_state()
+        _state._set_task_join_will_block(False)  # what a worker that was built in this process has left
+
+
+@pytest.fixture
+def task(station):
+    """Register a task that is looked at, and never run."""
+    from django_taskkit.base_tasks import BaseTaskWithRetry
+
+    def task(name="orders.tasks.send", base=BaseTaskWithRetry, **options):
+        @station.app.task(name=name, base=base, **options)
+        def nothing(): ...
+
+        return nothing
+
+    return task
 
 
 @pytest.fixture

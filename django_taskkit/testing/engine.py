@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from celery import Celery
 from django.db.models.signals import post_save
+from django.utils import timezone
 from kombu.serialization import loads
 
 from django_taskkit.exceptions import TaskkitError
@@ -265,14 +266,10 @@ def _max_priority(app: Any, name: str) -> int:
 
 
 def _now() -> datetime:
-    from django.utils import timezone
-
     return timezone.now()
 
 
 def _aware(moment: datetime | None) -> datetime | None:
-    from django.utils import timezone
-
     if moment is None or timezone.is_aware(moment):
         return moment
     return timezone.make_aware(moment)

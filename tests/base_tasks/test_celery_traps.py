@@ -18,14 +18,9 @@ from celery.app.trace import build_tracer
 from celery.exceptions import Reject, Retry
 from kombu.transport.native_delayed_delivery import calculate_routing_key
 
+from tests.own_apps import OwnTasks
+
 CELERY = tuple(int(number) for number in celery.__version__.split(".")[:2])
-
-
-class OwnTasks(Celery):
-    """Celery gives each ``@app.task`` to every other app of the process, unless it is told not to."""
-
-    def task(self, *args, **options):
-        return super().task(*args, **{"shared": False, **options})
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from celery.contrib.django.task import DjangoTask
 from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask, Permanent, RetryPolicy
 from django_taskkit.base_tasks.rules import rules_of
 from django_taskkit.models import DeadLetter
-from tests.conftest import OwnTasks
+from tests.own_apps import OwnTasks
 
 pytestmark = pytest.mark.django_db
 

@@ -107,6 +107,21 @@ def both_end(relayed):
     return both_end
 
 
+@pytest.fixture
+def killed(start, folder):
+    """Send a task whose worker is killed while it runs; what is asked for later finds its way free."""
+
+    def killed(task, pool):
+        worker = start(pool, concurrency=1)
+        result = task.delay(7, str(folder))
+        harness.wait_until(folder.runs, 30, "it runs")
+        os.killpg(worker.pid, signal.SIGKILL)
+        folder.touch("go")
+        return result
+
+    return killed
+
+
 def waits_in_the_outbox(result):
     return OutboxMessage.objects.filter(task_id=result.id).exists()
 
@@ -166,15 +181,11 @@ def test_retries_pass_through_while_a_duplicate_waits(start, pool, folder, both_
 
 
 @pytest.mark.parametrize(("broker", "pool"), EVERYWHERE[:2] + EVERYWHERE[3:5], indirect=["broker"])
-def test_a_killed_worker_does_not_lock_its_key(start, broker, pool, folder, both_end):
+def test_a_killed_worker_does_not_lock_its_key(start, killed, broker, pool, folder, both_end):
     """Its message is delivered again, under the same id, and passes."""
     if broker.name == "redis":
         broker.settings["broker_transport_options"] = {"visibility_timeout": 4, "unacked_restore_throttle": 1}
-    worker = start(pool, concurrency=1)
-    first = tasks.charge.delay(7, str(folder))
-    harness.wait_until(folder.runs, 30, "it runs")
-    os.killpg(worker.pid, signal.SIGKILL)
-    folder.touch("go")
+    first = killed(tasks.charge, pool)
 
     start(pool)
     second = tasks.charge.delay(7, str(folder))
@@ -184,13 +195,9 @@ def test_a_killed_worker_does_not_lock_its_key(start, broker, pool, folder, both
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_one_that_is_lost_with_its_worker_frees_the_key_after_the_lease(start, pool, folder, both_end):
+def test_one_that_is_lost_with_its_worker_frees_the_key_after_the_lease(start, killed, pool, folder, both_end):
     """It was acknowledged early, so nobody delivers it again, and nobody knows that it has died."""
-    worker = start(pool, concurrency=1)
-    lost = tasks.early.delay(7, str(folder))
-    harness.wait_until(folder.runs, 30, "it runs")
-    os.killpg(worker.pid, signal.SIGKILL)
-    folder.touch("go")
+    lost = killed(tasks.early, pool)
 
     start(pool)
     second = tasks.early.delay(7, str(folder))

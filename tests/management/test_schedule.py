@@ -22,18 +22,6 @@ class Busy(Exception):
 
 
 @pytest.fixture
-def task(station):
-    def task(name="orders.tasks.send", base=BaseTaskWithRetry, **options):
-        @station.app.task(name=name, base=base, **options)
-        def nothing():
-            """Never run here."""
-
-        return nothing
-
-    return task
-
-
-@pytest.fixture
 def said(capsys):
     """What the verb prints; it must end with this exit code."""
 

@@ -20,15 +20,6 @@ from django_taskkit.outbox.presence import watch
 from django_taskkit.testing import NestedError, inline_worker
 
 
-@pytest.fixture
-def add(app):
-    @app.task(name="shop.add")
-    def add(x, y):
-        return x + y
-
-    return add
-
-
 def made_when_first_asked_for(app, task):
     return app.tasks, app.amqp.queues, task._get_exec_options()
 

@@ -73,6 +73,12 @@ def run(project, *command):
     return done.returncode, done.stdout + done.stderr
 
 
+def run_test(folder, source, *options):
+    """Run pytest on this one file."""
+    (folder / "test_it.py").write_text(source)
+    return run(folder, "-m", "pytest", "-q", *options, "test_it.py")
+
+
 def test_the_examples_pass_with_pytest_and_the_plugin_that_was_installed(project):
     code, output = run(project, "-m", "pytest", "-q")
 
@@ -92,41 +98,35 @@ def test_the_fixture_works_without_pytest_django(project):
     (project / "conftest.py").write_text(
         "import os, django\nos.environ['DJANGO_SETTINGS_MODULE'] = 'project.settings'\ndjango.setup()\n"
     )
-    (project / "test_plain.py").write_text(
+    code, output = run_test(
+        project,
         "from shop.tasks import send_receipt\n"
         "def test_plain(taskkit):\n"
         "    taskkit.fail_times(send_receipt, 2)\n"
         "    result = send_receipt.delay(1)\n"
         "    taskkit.advance_retries(times=2)\n"
-        "    assert result.get() == 'receipt 1 sent'\n"
+        "    assert result.get() == 'receipt 1 sent'\n",
     )
-
-    code, output = run(project, "-m", "pytest", "-q", "test_plain.py")
 
     assert code == 0, output
     assert "1 passed" in output
 
 
 def test_a_task_is_known_by_its_name_as_to_a_worker(project):
-    (project / "test_named.py").write_text(
+    code, output = run_test(
+        project,
         "from project.celery import app\n"
         "def test_named(taskkit):\n"
         "    app.send_task('shop.tasks.send_receipt', (7,))\n"
         "    taskkit.run()\n"
-        "    taskkit.assert_ran('shop.tasks.send_receipt', state='succeeded')\n"
+        "    taskkit.assert_ran('shop.tasks.send_receipt', state='succeeded')\n",
     )
-
-    code, output = run(project, "-m", "pytest", "-q", "test_named.py")
 
     assert code == 0, output
 
 
 def test_a_mark_without_names_is_refused_with_how_to_write_it(project):
-    (project / "test_marked.py").write_text(
-        "import pytest\n@pytest.mark.taskkit('eager')\ndef test_marked(taskkit): pass\n"
-    )
-
-    code, output = run(project, "-m", "pytest", "-q", "test_marked.py")
+    code, output = run_test(project, "import pytest\n@pytest.mark.taskkit('eager')\ndef test_marked(taskkit): pass\n")
 
     assert code == 1
     assert "mark taskkit takes options by name, such as eager=True; not ('eager',)" in output
@@ -148,9 +148,7 @@ def test_a_project_without_django_is_left_alone(tmp_path):
 
 def test_a_project_without_a_celery_app_is_told_so(project):
     (project / "project" / "__init__.py").write_text("")
-    (project / "test_none.py").write_text("def test_none(taskkit): pass\n")
-
-    code, output = run(project, "-m", "pytest", "-q", "test_none.py")
+    code, output = run_test(project, "def test_none(taskkit): pass\n")
 
     assert code == 1
     assert "No Celery app is loaded in this process" in output
@@ -159,16 +157,15 @@ def test_a_project_without_a_celery_app_is_told_so(project):
 
 def test_a_project_without_time_machine_is_told_what_to_install(project):
     (project / "time_machine.py").write_text("raise ImportError\n")
-    (project / "test_none.py").write_text("def test_none(taskkit): pass\n")
-
-    code, output = run(project, "-m", "pytest", "-q", "-p", "no:time_machine", "test_none.py")
+    code, output = run_test(project, "def test_none(taskkit): pass\n", "-p", "no:time_machine")
 
     assert code == 1
     assert "pip install 'django-taskkit[testing]'" in output
 
 
 def test_a_test_that_fails_says_what_did_happen(project):
-    (project / "test_failing.py").write_text(
+    code, output = run_test(
+        project,
         "import pytest\n"
         "from shop.tasks import send_receipt\n"
         "@pytest.mark.django_db\n"
@@ -176,10 +173,8 @@ def test_a_test_that_fails_says_what_did_happen(project):
         "    taskkit.fail_times(send_receipt, 2, ConnectionRefusedError())\n"
         "    send_receipt.delay(7)\n"
         "    taskkit.advance_retries(times=None)\n"
-        "    taskkit.assert_retried(send_receipt, times=3)\n"
+        "    taskkit.assert_retried(send_receipt, times=3)\n",
     )
-
-    code, output = run(project, "-m", "pytest", "-q", "test_failing.py")
 
     assert code == 1
     assert "shop.tasks.send_receipt retried: expected 3 times, but it was 2 times. Retries were:" in output

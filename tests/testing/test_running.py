@@ -18,15 +18,6 @@ from django_taskkit.testing import EndlessError, NotReadyError, inline_worker
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def add(app):
-    @app.task(name="shop.add")
-    def add(x, y):
-        return x + y
-
-    return add
-
-
 def test_a_message_runs_when_the_test_says_so(tasks, add):
     result = add.delay(2, 3)
 

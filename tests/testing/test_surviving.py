@@ -19,18 +19,6 @@ class Busy(Exception):
         super().__init__(supplier)
 
 
-@pytest.fixture
-def task(station):
-    def task(name="orders.tasks.send", base=BaseTaskWithRetry, **options):
-        @station.app.task(name=name, base=base, **options)
-        def nothing():
-            """Never run here."""
-
-        return nothing
-
-    return task
-
-
 def complaint(*args, **options):
     with pytest.raises(AssertionError) as caught:
         assert_survives(*args, **options)
