@@ -8,8 +8,9 @@ from django.core import checks
 from django.core.management import CommandError, call_command
 from kombu import Queue
 
-from django_taskkit.base_tasks import BaseTaskWithRetry
+from django_taskkit.base_tasks import BaseTaskWithRetry, options
 from django_taskkit.models import DeadLetter
+from django_taskkit.stores import visibility
 from django_taskkit.transports.redis import Transport
 from django_taskkit.worker import startup
 from tests.letters import dead_letter
@@ -292,6 +293,10 @@ def test_w011_an_option_of_another_base_class(station):
 def uses_a_budget(station):
     @station.app.task(base=BaseTaskWithRetry, name="pay", retry_budget="bank")
     def pay(): ...
+
+
+def test_the_store_is_looked_at_for_every_option_that_puts_a_gate_before_a_body():
+    assert sorted(visibility.OPTIONS) == sorted(options.GATES)
 
 
 def test_e006_a_store_that_keeps_nothing(station, settings):

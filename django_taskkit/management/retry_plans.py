@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
+from django_taskkit.base_tasks.options import GATES
 from django_taskkit.base_tasks.policy import RetryPolicy
 from django_taskkit.base_tasks.rules import RetryRules, Treatment, rules_of
 from django_taskkit.base_tasks.survival import Scheduled
@@ -25,10 +26,6 @@ class Plan:
     """None: they are never retried."""
     others: tuple[str, ...] = ()
     """What else the task has that decides about retries, and isn't known before a run."""
-
-
-OTHERS = ("retry_budget", "breaker", "idempotency_key")
-"""Options of a task that may have a retry wait for longer."""
 
 
 def plans_of(task: Any) -> list[Plan]:
@@ -89,7 +86,7 @@ def _within(rules: RetryRules, treatment: Treatment | None) -> RetryPolicy | Non
 
 def _others(task: Any) -> tuple[str, ...]:
     own = ["retry_in()"] if type(task).retry_in is not BaseTaskWithRetry.retry_in else []
-    return (*own, *(name for name in OTHERS if getattr(task, name, None) is not None))
+    return (*own, *(name for name in GATES if getattr(task, name, None) is not None))
 
 
 def _named(task: Any) -> str:

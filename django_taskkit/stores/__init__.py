@@ -1,7 +1,8 @@
-"""Small facts that all workers share: budgets, breakers, idempotency keys.
+"""Small facts that all workers share: budgets, breakers, idempotency keys, who makes a result.
 
-A store reads a value and swaps it for another if nobody else did so meanwhile. All logic stays in Python, once, for
-every kind of store; :func:`update` is what everybody uses.
+A store reads a fact and swaps it for another if nobody else did so meanwhile. All logic stays in Python, once, for
+every kind of store; :func:`update` is what everybody uses. Those in a cache also trade a fact for a value of the cache,
+so that only who still has the fact can set the value.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from random import uniform
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django_taskkit.exceptions import StoreError
 
 T = TypeVar("T")
+Change = Callable[[bytes | None], tuple[bytes | None, T]]
+"""What :func:`update` takes: from the value to the new one and an answer."""
 
 PREFIX = "taskkit"
 """What the names of all keys begin with."""
@@ -23,7 +26,7 @@ TRIES = 50
 
 
 class Store(Protocol):
-    """Where shared facts are kept. Both methods raise :class:`StoreError`, and nothing else, if it is out of reach."""
+    """Where shared facts are kept. Its methods raise :class:`StoreError`, and nothing else, if it is out of reach."""
 
     def read(self, key: str) -> bytes | None:
         """Return the value of ``key``, None if it has none or its time is up."""
@@ -34,7 +37,22 @@ class Store(Protocol):
         ...
 
 
-def update(store: Store, key: str, change: Callable[[bytes | None], tuple[bytes | None, T]], *, ttl: float) -> T:
+class ValueStore(Store, Protocol):
+    """A store in a cache that has values as well."""
+
+    def trade(self, key: str, old: bytes, name: str, value: Any, *, timeout: float | None) -> bool:
+        """Give ``key`` away for ``value`` as ``name`` of the cache; False if it isn't ``old`` any more.
+
+        Args:
+            timeout: seconds for which the cache keeps the value; None: for ever.
+
+        Raises:
+            ValueNotKeptError: the cache doesn't keep such a value; ``key`` is as it was.
+        """
+        ...
+
+
+def update(store: Store, key: str, change: Change[T], *, ttl: float) -> T:
     """Change the value of ``key`` as if nobody else were there, and return what ``change`` says beside it.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.cache import caches
 
-from django_taskkit.exceptions import StoreError
+from django_taskkit.exceptions import StoreError, ValueNotKeptError
 
 PATIENCE: Final = 3.0
 """Seconds that a swap waits for others who swap the same key."""
@@ -47,6 +47,8 @@ class CacheStore:
     def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float) -> bool:
         with self._as_store_error(key):
             cache, name = self._cache, fit(key)
+            if old is None and new is not None:
+                return bool(cache.add(name, new, math.ceil(ttl) + 1))  # one step; of many at once one gets it
             with self._mutex(cache, f"{name}.mutex") as held:
                 if self._value(cache, name) != old:
                     return False
@@ -56,8 +58,22 @@ class CacheStore:
                     cache.delete(name)
                 else:
                     cache.set(name, new, math.ceil(ttl) + 1)
-                if self._value(cache, name) != new:  # some caches fail without a word
+                # Some caches fail without a word. Where nothing was left, another may have written a new value at once.
+                found = self._value(cache, name)
+                if found == old if new is None else found != new:
                     raise StoreError(f"the cache {self._alias!r} did not keep the value of {key}")
+                return True
+
+    def trade(self, key: str, old: bytes, name: str, value: Any, *, timeout: float | None) -> bool:
+        with self._as_store_error(key):
+            cache, fact = self._cache, fit(key)
+            with self._mutex(cache, f"{fact}.mutex") as held:
+                if self._value(cache, fact) != old:
+                    return False
+                if not held():
+                    raise StoreError(f"the cache {self._alias!r} took seconds to answer")
+                set_and_look(cache, self._alias, name, value, timeout)
+                cache.delete(fact)
                 return True
 
     def _value(self, cache: Any, name: str) -> bytes | None:
@@ -89,12 +105,29 @@ class CacheStore:
     def _as_store_error(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (StoreError, SoftTimeLimitExceeded):
+        except (StoreError, ValueNotKeptError, SoftTimeLimitExceeded):
             raise
         except Exception as exc:  # each cache has errors of its own
             raise StoreError(
                 f"the cache {self._alias!r}, which keeps {key}, is out of reach: {type(exc).__name__}: {exc}"
             ) from exc
+
+
+def set_and_look(cache: Any, alias: str, name: str, value: Any, timeout: float | None) -> None:
+    """Set ``name`` of a cache; caches fail without a word, so look whether it is there.
+
+    Raises:
+        ValueNotKeptError: it isn't, or the cache, which is there, doesn't take it.
+    """
+    try:
+        cache.set(name, value, None if timeout is None else math.ceil(timeout) + 1)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as exc:
+        cache.delete(name)  # raises as well if the cache is out of reach
+        raise ValueNotKeptError(f"the cache {alias!r} doesn't take the value: {type(exc).__name__}: {exc}") from exc
+    if not cache.has_key(name):
+        raise ValueNotKeptError(f"the cache {alias!r} doesn't keep the value; it may be too large for it")
 
 
 def fit(key: str) -> str:

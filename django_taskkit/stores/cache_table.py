@@ -14,7 +14,7 @@ from django.core.cache import caches
 from django.db import Error, IntegrityError, connections, router, transaction
 
 from django_taskkit.exceptions import StoreError
-from django_taskkit.stores.cache import fit
+from django_taskkit.stores.cache import fit, set_and_look
 
 TIDY: Final = 0.01
 """How often, of all new rows, one takes those along whose time is up; the cache itself does so only if it is used."""
@@ -66,6 +66,21 @@ class CacheTableStore:
                     )
                 return bool(cursor.rowcount == 1)
 
+    def trade(self, key: str, old: bytes, name: str, value: Any, *, timeout: float | None) -> bool:
+        with self._as_store_error(key):
+            cache, connection, table = self._place()
+            with transaction.atomic(using=connection.alias):
+                with connection.cursor() as cursor:
+                    # The row is locked from here on: who takes the fact away waits, and is told that it is gone.
+                    cursor.execute(
+                        f"DELETE FROM {table} WHERE cache_key = %s AND value = %s AND expires >= %s",  # noqa: S608
+                        [self._name(cache, key), old.hex(), _moment(connection, 0)],
+                    )
+                    if cursor.rowcount != 1:
+                        return False
+                set_and_look(cache, self._alias, name, value, timeout)
+            return True
+
     def _insert(self, cursor: Any, table: str, row: list[Any], now: Any) -> bool:
         name, new, expires = row
         cursor.execute(f"SELECT 1 FROM {table} WHERE cache_key = %s", [name])  # noqa: S608
@@ -94,7 +109,7 @@ class CacheTableStore:
     def _as_store_error(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (Error, ValueError) as exc:
+        except (Error, ValueError, OverflowError) as exc:
             raise StoreError(
                 f"the cache {self._alias!r}, which keeps {key}, is out of reach: {type(exc).__name__}: {exc}"
             ) from exc

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from django_taskkit.exceptions import StoreError
-from django_taskkit.stores import Store
+from django_taskkit.exceptions import StoreError, ValueNotKeptError
+from django_taskkit.stores import Store, ValueStore
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class PausingStore:
     When the time is up one call finds out whether it is back, while the others are still turned away.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store | ValueStore, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self._clock = clock
         self._failures = 0
@@ -41,6 +41,9 @@ class PausingStore:
 
     def swap(self, key: str, old: bytes | None, new: bytes | None, *, ttl: float) -> bool:
         return self._ask(lambda: self.store.swap(key, old, new, ttl=ttl))
+
+    def trade(self, key: str, old: bytes, name: str, value: Any, *, timeout: float | None) -> bool:
+        return self._ask(lambda: cast("ValueStore", self.store).trade(key, old, name, value, timeout=timeout))
 
     def _ask(self, call: Callable[[], T]) -> T:
         if self._clock() < self._until:
@@ -56,9 +59,15 @@ class PausingStore:
                 self._why = str(exc)
                 self._pause()
             raise
+        except ValueNotKeptError:  # it has answered
+            self._works()
+            raise
+        self._works()
+        return answer
+
+    def _works(self) -> None:
         self._failures = 0
         self._until = float("-inf")
-        return answer
 
     def _pause(self) -> None:
         self._until = self._clock() + min(LONGEST, SHORTEST * 2 ** min(10, max(0, self._failures - 1)))

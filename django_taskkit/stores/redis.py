@@ -1,4 +1,4 @@
-"""Shared facts in Redis: one round trip to read, one to swap."""
+"""Shared facts in Redis: one round trip to read, one to swap, one to trade."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from django_taskkit.exceptions import StoreError
+from django_taskkit.exceptions import StoreError, ValueNotKeptError
 
 TIMEOUT: Final = 1.0
 """Seconds that a connection, and an answer, are waited for."""
@@ -28,6 +28,17 @@ return 1
 """
 """No value is an empty argument, so a value has a letter before it."""
 
+TRADE: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[3] == '' then
+  redis.call('SET', KEYS[2], ARGV[2])
+else
+  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
 _OF_A_POOL: Final = ("maint_", "maintenance_", "orig_", "oss_", "retry", "event_dispatcher", "himport", "decode_")
 
 
@@ -36,12 +47,22 @@ class RedisStore:
 
     Args:
         key: what a key is called there.
+        encode: makes bytes of a value, as the cache does that it is traded for.
+        slow_client: for values, which may take longer than facts; None: the same.
     """
 
-    def __init__(self, client: Any, key: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        key: Callable[[str], str] = str,
+        encode: Callable[[Any], Any] | None = None,
+        slow_client: Any = None,
+    ) -> None:
         self._client = client
         self._key = key
+        self._encode = encode
         self._swap = client.register_script(SWAP)
+        self._trade = (slow_client or client).register_script(TRADE)
 
     @classmethod
     def at(cls, url: str) -> RedisStore:
@@ -60,8 +81,8 @@ class RedisStore:
         return cls(_client(pool))
 
     @classmethod
-    def of_cache(cls, client: Any, key: Callable[[str], str]) -> RedisStore:
-        """Return a store in the Redis that a cache talks to through ``client``.
+    def of_cache(cls, client: Any, key: Callable[[str], str], encode: Callable[[Any], Any] | None = None) -> RedisStore:
+        """Return a store in the Redis that a cache talks to through ``client``, with values as ``encode`` makes them.
 
         Over connections of its own: those of a cache may wait for an answer for ever, and there may be a set of them
         for each thread. Only where the cache finds its server in a way of its own (Sentinel) they are shared.
@@ -70,7 +91,7 @@ class RedisStore:
 
         pool = getattr(client, "connection_pool", None)
         plain = type(pool) in (redis.ConnectionPool, redis.BlockingConnectionPool)
-        return cls(_client(pool) if plain else client, key)
+        return cls(_client(pool) if plain else client, key, encode, client)
 
     def read(self, key: str) -> bytes | None:
         with _as_store_error(key):
@@ -80,6 +101,23 @@ class RedisStore:
         with _as_store_error(key):
             milliseconds = max(1, math.ceil(ttl * 1000))
             return bool(self._swap(keys=[self._key(key)], args=[_argument(old), _argument(new), milliseconds]))
+
+    def trade(self, key: str, old: bytes, name: str, value: Any, *, timeout: float | None) -> bool:
+        import redis
+
+        if self._encode is None:
+            raise TypeError("only a store in a cache has values to trade for")
+        try:
+            encoded = self._encode(value)
+        except Exception as exc:  # pickle lets through whatever an object's own code raises
+            raise ValueNotKeptError(f"the value can't be pickled: {type(exc).__name__}: {exc}") from exc
+        with _as_store_error(key):
+            milliseconds = "" if timeout is None else max(1, math.ceil(timeout * 1000))
+            names = [self._key(key), self._key(name)]
+            try:
+                return bool(self._trade(keys=names, args=[old, encoded, milliseconds]))
+            except redis.ResponseError as exc:  # it has answered: it has no memory for it, or the value is too large
+                raise ValueNotKeptError(f"Redis doesn't take the value: {exc}") from exc
 
 
 def _client(pool: Any) -> Any:

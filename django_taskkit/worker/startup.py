@@ -14,10 +14,9 @@ from celery import signals
 from django.db import connections
 
 from django_taskkit import conf
-from django_taskkit.base_tasks.options import problems
+from django_taskkit.base_tasks.options import problems, store_problems
 from django_taskkit.dlq import spool, spool_files
 from django_taskkit.exceptions import ConfigurationError
-from django_taskkit.stores.visibility import problems as store_problems
 
 logger = logging.getLogger("django_taskkit")
 

@@ -37,6 +37,21 @@ def redis_url(redis_server):
     return redis_server.url(next(_databases))
 
 
+@pytest.fixture(scope="session")
+def memcached_server():
+    pytest.importorskip("pymemcache")
+    if LIVE not in sys.path:
+        sys.path.append(LIVE)
+    from services import MemcachedServer
+
+    server = MemcachedServer()
+    if not server.installed:
+        pytest.skip("there is no memcached on this machine")
+    server.start()
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def chosen(request):
     """The settings of the store named by an indirect parameter, in force."""
@@ -73,6 +88,17 @@ def django_redis(request):
     yield from _in_force("default", cache)
 
 
+def memcached(request):
+    cache = {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": request.getfixturevalue("memcached_server").address,
+    }
+    for chosen in _in_force("default", cache):
+        caches["default"].clear()
+        yield chosen
+        caches["default"].close()
+
+
 def memory(request):
     cache = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": request.node.name}
     for chosen in _in_force("default", cache):
@@ -93,6 +119,7 @@ CHOICES = {
     "redis": redis_itself,
     "redis_cache": redis_cache,
     "django_redis": django_redis,
+    "memcached": memcached,
     "memory": memory,
     "database": database,
 }

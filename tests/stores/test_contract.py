@@ -24,7 +24,7 @@ def live(name, *marks):
     return pytest.param(name, marks=[pytest.mark.live, *marks])
 
 
-ON_SERVERS = [live("redis"), live("redis_cache"), live("django_redis")]
+ON_SERVERS = [live("redis"), live("redis_cache"), live("django_redis"), live("memcached")]
 DATABASE = pytest.param("database", marks=TABLES)
 every_store = pytest.mark.parametrize("chosen", [*ON_SERVERS, "memory", DATABASE], indirect=True)
 every_shared_store = pytest.mark.parametrize("chosen", [*ON_SERVERS, live("database", TABLES)], indirect=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from django_taskkit.base_tasks.gates import Gate, Outcome, Run, Wait
 from django_taskkit.base_tasks.gates.breaker_view import view_of
 from django_taskkit.base_tasks.gates.circuit import Circuit, Limits, State, dump, load
-from django_taskkit.base_tasks.gates.named import check_name, named_by, seconds
+from django_taskkit.base_tasks.gates.named import check_name, gate_named_by, is_number, named_by, seconds
 from django_taskkit.exceptions import ConfigurationError, StoreError
 from django_taskkit.signals import BreakerChanged, breaker_changed
 from django_taskkit.stores import PREFIX, update
@@ -66,7 +66,7 @@ class CircuitBreaker:
         what = "CircuitBreaker"
         check_name(what, self.name)
         rate = self.failure_rate
-        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate <= 1:
+        if not is_number(rate) or not 0 < rate <= 1:
             raise ConfigurationError(f"{what}(failure_rate={rate!r}) makes no sense; give a number above 0, up to 1")
         for option in ("minimum_calls", "probes"):
             count = getattr(self, option)
@@ -134,14 +134,7 @@ def gate_of(task: Any) -> Gate | None:
     Raises:
         ConfigurationError: the option is neither a name nor a CircuitBreaker.
     """
-    option = getattr(task, "breaker", None)
-    if option is None:
-        return None
-    try:
-        return _gate(option)
-    except (TypeError, ConfigurationError):  # a TypeError: it can't even be looked up
-        breaker_of(task)  # says what is wrong, and where
-        raise
+    return gate_named_by(task, "breaker", CircuitBreaker, _gate)
 
 
 class BreakerGate:
@@ -220,9 +213,7 @@ class BreakerGate:
 
 @functools.lru_cache(maxsize=1024)
 def _gate(option: str | CircuitBreaker) -> BreakerGate:
-    if not isinstance(option, CircuitBreaker):
-        option = CircuitBreaker(option)
-    return BreakerGate(option)
+    return BreakerGate(option if isinstance(option, CircuitBreaker) else CircuitBreaker(option))
 
 
 def _announce(breaker: CircuitBreaker, before: Circuit, after: Circuit) -> None:

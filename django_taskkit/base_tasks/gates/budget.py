@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django_taskkit.base_tasks.gates import Gate, Outcome, Run, Wait
 from django_taskkit.base_tasks.gates.budget_ledger import ledger_of
-from django_taskkit.base_tasks.gates.named import check_name, named_by, seconds
+from django_taskkit.base_tasks.gates.named import check_name, gate_named_by, is_number, named_by, seconds
 from django_taskkit.base_tasks.gates.token_bucket import Bucket, Terms, dump, load
 from django_taskkit.base_tasks.verdicts import seconds_of
 from django_taskkit.exceptions import ConfigurationError, StoreError
@@ -53,11 +53,11 @@ class RetryBudget:
     def __post_init__(self) -> None:
         what = "RetryBudget"
         check_name(what, self.name)
-        if not _is_number(self.tokens) or not 2 <= self.tokens <= 1_000_000:
+        if not is_number(self.tokens) or not 2 <= self.tokens <= 1_000_000:
             raise ConfigurationError(
                 f"{what}(tokens={self.tokens!r}) makes no sense; give a number from 2 to 1 000 000"
             )
-        if not _is_number(self.ratio) or not 0 < self.ratio <= self.tokens:
+        if not is_number(self.ratio) or not 0 < self.ratio <= self.tokens:
             raise ConfigurationError(f"{what}(ratio={self.ratio!r}) makes no sense; give a number above 0, such as 0.1")
         for option in ("probe_every", "wait", "wait_max"):
             object.__setattr__(self, option, seconds(what, option, getattr(self, option)))
@@ -110,14 +110,7 @@ def gate_of(task: Any) -> Gate | None:
     Raises:
         ConfigurationError: the option is neither a name nor a RetryBudget.
     """
-    option = getattr(task, "retry_budget", None)
-    if option is None:
-        return None
-    try:
-        return _gate(option)
-    except (TypeError, ConfigurationError):  # a TypeError: it can't even be looked up
-        budget_of(task)  # says what is wrong, and where
-        raise
+    return gate_named_by(task, "retry_budget", RetryBudget, _gate)
 
 
 class BudgetGate:
@@ -203,10 +196,4 @@ class BudgetGate:
 
 @functools.lru_cache(maxsize=1024)
 def _gate(option: str | RetryBudget) -> BudgetGate:
-    if not isinstance(option, RetryBudget):
-        option = RetryBudget(option)
-    return BudgetGate(option)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return BudgetGate(option if isinstance(option, RetryBudget) else RetryBudget(option))

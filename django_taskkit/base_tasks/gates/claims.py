@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from kombu.utils import json as kombu_json
 
-T = TypeVar("T")
-Change = Callable[[bytes | None], tuple[bytes | None, T]]
-"""What :func:`django_taskkit.stores.update` takes."""
+from django_taskkit.stores import Change
 
 LARGEST_RESULT = 8192
 """Characters of a result, as JSON, that are kept for duplicates; a larger one is not kept."""

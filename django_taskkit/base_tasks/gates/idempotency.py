@@ -22,16 +22,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, router
 
 from django_taskkit.base_tasks.gates import Answer, Outcome, Run, Wait
-from django_taskkit.base_tasks.gates.claims import Change, Claim, finish, release, renew, take
+from django_taskkit.base_tasks.gates.claims import Claim, finish, release, renew, take
 from django_taskkit.base_tasks.gates.keys import CallKey, call_key_of
-from django_taskkit.base_tasks.gates.renewal import AGAIN, Duties, Duty, renewer
 from django_taskkit.base_tasks.verdicts import seconds_of
 from django_taskkit.envelope import GENERATION_HEADER
 from django_taskkit.exceptions import ConfigurationError, StoreError
 from django_taskkit.models import DeadLetter
-from django_taskkit.stores import Store, update
+from django_taskkit.stores import Change, Store, update
 from django_taskkit.stores.opening import shared_store
 from django_taskkit.stores.pausing import Warnings
+from django_taskkit.stores.renewal import AGAIN, Duties, Duty, renewer
 
 logger = logging.getLogger("django_taskkit")
 

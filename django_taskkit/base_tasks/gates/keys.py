@@ -5,17 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
-from kombu.utils.json import dumps
-
 from django_taskkit.base_tasks.verdicts import Permanent
+from django_taskkit.call_keys import Binding, key_text
 from django_taskkit.exceptions import ConfigurationError
-from django_taskkit.stores import PREFIX
 
-LONGEST = 200
-"""Characters of a key; memcached takes 250, of which Django's prefix and version need some."""
+KIND = "once"
+"""What such keys have after the package's name."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class CallKey:
     """Makes the key of a call. Built from a task's option by :func:`call_key_of`."""
 
     task_name: str
-    signature: inspect.Signature
+    binding: Binding
     """Of the task's body."""
     names: tuple[str, ...] = ()
     """Arguments that make up the key; none: all calls of the task have one key."""
@@ -44,48 +41,19 @@ class CallKey:
                     f"idempotency_key of {self.task_name} returned {said!r:.50}; return a text, or None for a call "
                     f"without a key"
                 )
-            return None if said is None else key_text(self.task_name, said)
+            return None if said is None else key_text(KIND, self.task_name, said)
         try:
-            bound = self.signature.bind(*args, **kwargs)
+            values = self.binding(args, kwargs)
         except TypeError:
             return None  # the call doesn't fit, and its run ends with that error
-        bound.apply_defaults()
-        values = dict(bound.arguments)
-        for name, parameter in self.signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                values = {**values[name], **values}
         chosen = {name: values.get(name) for name in self.names}
         try:
-            return key_text(self.task_name, chosen)
+            return key_text(KIND, self.task_name, chosen)
         except (TypeError, ValueError, RecursionError) as exc:
             raise Permanent(
                 f"idempotency_key of {self.task_name}: {', '.join(chosen)} can't be written as JSON ({exc}); "
                 f"name other arguments, or give a function that returns a text"
             ) from exc
-
-
-def key_text(name: str, value: object) -> str:
-    """Return the key for ``value``, readable as far as its length allows; no other task or value has the same.
-
-    Raises:
-        TypeError, ValueError, RecursionError: the value can't be written as JSON.
-    """
-    # A JSON text ends with a bracket or a quotation mark, so that a digest can't be mistaken for one; and no JSON text
-    # is the end of another after a colon, so that name and value can't be told apart in two ways.
-    text = f"{PREFIX}:once:{_escaped(name)}:{_json(value)}"
-    if len(text) <= LONGEST:
-        return text
-    digest = sha256(text.encode()).hexdigest()
-    return f"{text[: LONGEST - len(digest) - 1]}#{digest}"
-
-
-def _json(value: object) -> str:
-    text: str = dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return text.replace(" ", "\\u0020")  # memcached takes no blanks; within JSON they are in strings only
-
-
-def _escaped(name: str) -> str:
-    return _json(name)[1:-1]
 
 
 def call_key_of(task: Any) -> CallKey:
@@ -99,14 +67,14 @@ def call_key_of(task: Any) -> CallKey:
     signature = inspect.signature(task.run)
     if isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names):
         _check_names(task.name, names, signature)
-        return CallKey(task.name, signature, names=tuple(names))
+        return CallKey(task.name, Binding(signature), names=tuple(names))
     function = _function(task, option)
     if not callable(function):
         raise ConfigurationError(
             f"{task.name}: idempotency_key: {option!r} makes no sense; give names of arguments, for example "
             f"('order_id',), or a function that takes the task's arguments and returns a text"
         )
-    return CallKey(task.name, signature, function=function)
+    return CallKey(task.name, Binding(signature), function=function)
 
 
 def _function(task: Any, option: Any) -> Any:

@@ -6,19 +6,16 @@ from datetime import timedelta
 
 import pytest
 from celery.app.task import Context
-from django.core.cache import caches
-from django.test import override_settings
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.base_tasks.gates import Outcome, Run, Wait, breaker_view
-from django_taskkit.base_tasks.gates.breaker import CircuitBreaker, State, breaker_of, gate_of
+from django_taskkit.base_tasks.gates.breaker import CircuitBreaker, State, gate_of
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.models import DeadLetter, OutboxMessage
 from django_taskkit.signals import BreakerChanged, breaker_changed
-from django_taskkit.stores import pausing
 
-NOWHERE = "redis://127.0.0.1:1/0"
-MEMORY = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "breakers"}}
+pytestmark = pytest.mark.usefixtures("store")
+
 BREAKER = CircuitBreaker("stripe", minimum_calls=4, open_for=30, probes=2)
 
 
@@ -32,15 +29,6 @@ class Clock:
         return self.now
 
     monotonic = time
-
-
-@pytest.fixture(autouse=True)
-def store():
-    with override_settings(CACHES=MEMORY, TASKKIT={}):
-        caches["default"].clear()
-        breaker_view.views.clear()
-        pausing.warnings.forget()
-        yield
 
 
 @pytest.fixture
@@ -283,8 +271,8 @@ def test_a_process_notices_within_a_second_that_another_has_opened_it(clock):
     assert let_in() is None
 
 
-def test_with_the_store_out_of_reach_everything_runs_and_one_warning_says_so(caplog):
-    with override_settings(TASKKIT={"SHARED_STORE": NOWHERE}), caplog.at_level(logging.WARNING, "django_taskkit"):
+def test_with_the_store_out_of_reach_everything_runs_and_one_warning_says_so(out_of_reach, caplog):
+    with caplog.at_level(logging.WARNING, "django_taskkit"):
         for _ in range(30):
             run = let_in()
             assert run
@@ -292,17 +280,6 @@ def test_with_the_store_out_of_reach_everything_runs_and_one_warning_says_so(cap
 
     (record,) = caplog.records
     assert "the breaker 'stripe' lets every task through" in record.getMessage()
-
-
-def test_the_short_form_is_a_breaker_of_that_name():
-    class Task:
-        name, breaker = "t", "stripe"
-
-    assert breaker_of(Task()) == CircuitBreaker("stripe")
-
-
-def test_a_task_without_a_breaker_has_no_gate():
-    assert gate_of(BaseTaskWithRetry()) is None
 
 
 @pytest.mark.parametrize(
@@ -332,18 +309,6 @@ def test_options_that_make_no_sense_are_refused_with_their_value(options):
 def test_it_may_not_be_open_for_longer_than_its_longest():
     with pytest.raises(ConfigurationError, match=r"open_for=400.0 is longer than open_for_max=300.0"):
         CircuitBreaker("stripe", open_for=400)
-
-
-@pytest.mark.parametrize("option", [5, ["stripe"], "", "x" * 101])
-def test_an_option_that_names_no_breaker_is_refused_with_task_and_value(option):
-    class Task:
-        name, breaker = "t.task", option
-
-    with pytest.raises(ConfigurationError) as caught:
-        gate_of(Task())
-
-    assert "t.task" in str(caught.value)
-    assert repr(option) in str(caught.value)
 
 
 def test_tasks_behind_an_open_breaker_wait_in_the_outbox_and_use_up_no_retry(station, relay_is_alive):

@@ -6,35 +6,15 @@ from datetime import timedelta
 
 import pytest
 from celery.app.task import Context
-from django.core.cache import caches
-from django.test import override_settings
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.base_tasks.gates import Outcome, Run, Wait, budget_ledger
-from django_taskkit.base_tasks.gates.budget import RetryBudget, budget_of, gate_of
+from django_taskkit.base_tasks.gates.budget import RetryBudget, gate_of
 from django_taskkit.base_tasks.gates.in_use import Standing, in_use
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.models import DeadLetter, OutboxMessage
-from django_taskkit.stores import pausing
-from django_taskkit.stores.opening import shared_store
 
-NOWHERE = "redis://127.0.0.1:1/0"
-MEMORY = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "budgets"}}
-
-
-@pytest.fixture(autouse=True)
-def store():
-    with override_settings(CACHES=MEMORY, TASKKIT={}):
-        caches["default"].clear()
-        budget_ledger.ledgers.clear()
-        pausing.warnings.forget()
-        yield shared_store()
-
-
-@pytest.fixture
-def out_of_reach():
-    with override_settings(TASKKIT={"SHARED_STORE": NOWHERE}):
-        yield
+pytestmark = pytest.mark.usefixtures("store")
 
 
 def first():
@@ -76,18 +56,6 @@ BUDGET = RetryBudget("stripe", probe_every=3600)
 def test_a_budget_that_nobody_has_used_is_full(store):
     assert BUDGET.level() == 10
     assert is_let_in(gate(BUDGET), retry())
-
-
-def test_the_short_form_is_a_budget_of_that_name():
-    class Task:
-        name, retry_budget = "t", "stripe"
-
-    assert budget_of(Task()) == RetryBudget("stripe")
-    assert gate_of(Task()) is gate_of(Task())
-
-
-def test_a_task_without_a_budget_has_no_gate():
-    assert gate_of(BaseTaskWithRetry()) is None
 
 
 def test_a_failure_takes_a_token_and_more_than_half_of_them_let_retries_go():
@@ -294,18 +262,6 @@ def test_options_that_make_no_sense_are_refused_with_their_value(options):
 
     option, value = next(iter(options.items()))
     assert f"{option}={float(value) if option == 'wait' and value == 10 else value!r}" in str(caught.value)
-
-
-@pytest.mark.parametrize("option", [5, ["stripe"], "", " ", "x" * 101])
-def test_an_option_that_names_no_budget_is_refused_with_task_and_value(option):
-    class Task:
-        name, retry_budget = "t.task", option
-
-    with pytest.raises(ConfigurationError) as caught:
-        gate_of(Task())
-
-    assert "t.task" in str(caught.value)
-    assert repr(option) in str(caught.value)
 
 
 def test_budgets_compare_print_and_hash_by_what_they_say():

@@ -18,11 +18,11 @@ from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.base_tasks.gates import Answer, Outcome, Run, Wait, idempotency
 from django_taskkit.base_tasks.gates.claims import LARGEST_RESULT, Claim, decode, take
 from django_taskkit.base_tasks.gates.idempotency import LATENESS, LEASE, LONGEST_WAIT, WINDOW, gate_of
-from django_taskkit.base_tasks.gates.renewal import AGAIN, LINGER, Duties, Duty, Renewer, renewer
 from django_taskkit.envelope import GENERATION_HEADER
 from django_taskkit.exceptions import ConfigurationError, StoreError
 from django_taskkit.models import DeadLetter
 from django_taskkit.stores.pausing import Warnings
+from django_taskkit.stores.renewal import AGAIN, LINGER, Duties, Duty, Renewer, renewer
 
 pytestmark = pytest.mark.django_db
 

@@ -15,9 +15,8 @@ from typing import Any
 
 from django.db import close_old_connections
 
-from django_taskkit.base_tasks.gates.claims import Change
 from django_taskkit.exceptions import StoreError
-from django_taskkit.stores import Store, update
+from django_taskkit.stores import Change, Store, update
 
 logger = logging.getLogger("django_taskkit")
 
@@ -38,6 +37,7 @@ class Duty:
         owner: whose duty it is; gone together with it, even if nobody says so.
         once: whether it ends with the first success.
         until: on the thread's clock, when it is in vain.
+        what: what is renewed, for the log.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Duty:
                 return
             self.failed = False
             if not still and not self.once:
-                logger.warning("%s goes on, and its idempotency key is no longer its own", self.what)
+                logger.warning("%s is no longer its own, and goes on", self.what)
             self.is_over = self.once or not still
 
     def end(self) -> None:
@@ -125,7 +125,7 @@ class Duties:
             try:
                 duty.do(now)
             except Exception:
-                logger.exception("%s: its idempotency key could not be renewed", duty.what)
+                logger.exception("%s could not be renewed", duty.what)
             with self._changed:
                 duty.due = now + (min(duty.every, AGAIN) if duty.failed else duty.every)
                 if duty.is_over:
@@ -169,7 +169,10 @@ class Renewer(Duties):
                         return
                     continue
             self.do_due()
-            close_old_connections()  # of this thread, which a store in the database has opened
+            try:
+                close_old_connections()  # of this thread, which a store in the database has opened
+            except Exception:  # the thread goes on, or nothing would be renewed any more
+                logger.exception("the connections of the thread that renews can't be closed")
 
     def _pause(self) -> float:
         if not self._duties:
