@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery.contrib.django.task import DjangoTask
 
 from django_taskkit.base_tasks.application import leave_to_celery
+from django_taskkit.progress import set_progress
 
 if TYPE_CHECKING:
     Base = DjangoTask[Any, Any]
@@ -37,6 +38,10 @@ class DeadLetterTask(Base):
     hold: bool | None = None
     """Whether a chord or group waits for this task when it died, until it was requeued and succeeded, or was discarded;
     None: as ``TASKKIT["HOLD_WORKFLOWS"]`` says. The message header ``taskkit_hold`` wins."""
+
+    def set_progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Say how far the run is; see :func:`django_taskkit.progress.set_progress`."""
+        set_progress(done, total, message)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
