@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery
@@ -13,15 +15,15 @@ from celery.app import app_or_default
 from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, router, transaction
+from django.urls import get_resolver
 
 from django_taskkit import conf
-from django_taskkit.base_tasks.options import problems, unused
+from django_taskkit.base_tasks.options import problems, store_problems, unused
 from django_taskkit.dlq import retention, spool_files
 from django_taskkit.dlq.models import DeadLetter
 from django_taskkit.dlq.project import has_app
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.outbox.delays import VISIBILITY_TIMEOUT
-from django_taskkit.stores.visibility import problems as store_problems
 from django_taskkit.worker.hold_checks import check_hold
 
 
@@ -46,6 +48,19 @@ def check_app(**kwargs: Any) -> list[checks.CheckMessage]:
             id="taskkit.W005",
         )
     ]
+
+
+@checks.register("django_taskkit")
+def check_result_caches(**kwargs: Any) -> list[checks.CheckMessage]:
+    """taskkit.E007, W012 and W013: of each ``ResultCache``, if the project has any."""
+    if not has_app():
+        return []
+    _import_views()
+    if "django_taskkit.results.cache" not in sys.modules:
+        return []
+    from django_taskkit.results.checks import check_results
+
+    return check_results()
 
 
 @checks.register("django_taskkit")
@@ -248,6 +263,13 @@ def _check_spool() -> list[checks.CheckMessage]:
             id="taskkit.W006",
         )
     ]
+
+
+def _import_views() -> None:
+    """What views declare is not there before; the commands that check import them anyway."""
+    if getattr(settings, "ROOT_URLCONF", None):
+        with suppress(Exception):  # which Django's own checks tell
+            _ = get_resolver().url_patterns
 
 
 def _transport(connection: Callable[[], Any], found: list[checks.CheckMessage]) -> Any:

@@ -48,6 +48,9 @@ HOME_HEADER = "taskkit_home"
 HOLD_HEADER = "taskkit_hold"
 """True or False: whether the workflow of a member that dies waits for it, whatever the task and the settings say."""
 
+RESULT_HEADER = "taskkit_result"
+"""Where the worker puts what the task returns, for whom a ``ResultCache`` has sent it; see ``results.order``."""
+
 NO_ID_PREFIX = "no-id-"
 """What the task id of a message without one begins with."""
 

@@ -30,7 +30,11 @@ class NoQueueError(PublishError):
 
 
 class StoreError(TaskkitError):
-    """What workers share (budgets, breakers, idempotency keys) can't be read or written."""
+    """What workers share (budgets, breakers, idempotency keys, who makes a result) can't be read or written."""
+
+
+class ValueNotKeptError(TaskkitError):
+    """A cache does not keep the value that a task returned: it is too large for it, or can't be pickled."""
 
 
 class UnsafeArgumentError(TaskkitError, TypeError):

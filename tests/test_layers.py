@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Top first. A name stands for the module or package and for all that is in it, unless a longer name says otherwise.
 LAYERS = (
-    ("admin", "management", "probe", "checks", "backends", "observability", "testing"),
+    ("admin", "management", "probe", "checks", "backends", "observability", "templatetags", "testing"),
     ("dlq", "outbox", "worker", "transports", "base_tasks", "results", "routing"),
     ("models", "dlq.models", "dlq.redrive.model", "outbox.model", "migrations"),
-    ("envelope",),
-    ("origin", "running", "stores", "arguments", "argument_kinds"),
+    ("envelope", "progress"),
+    ("origin", "running", "stores", "arguments", "argument_kinds", "call_keys"),
     ("conf", "signals"),
     ("backoff", "exceptions"),
 )

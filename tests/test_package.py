@@ -15,6 +15,31 @@ import django_taskkit
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "django_taskkit"
 MODULES = sorted(SOURCE.rglob("*.py"))
+
+WORKER = """
+import sys
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django_taskkit"])
+django.setup()
+import celery.worker.consumer, celery.worker.request, celery.worker.strategy, celery.concurrency.prefork
+from celery import Celery
+Celery("project").finalize()
+print(*sys.modules)
+"""
+"""A project that has the app, and no task of its own."""
+
+HEAVY = (
+    *(f"django_taskkit.base_tasks.{name}" for name in ("asked", "attempt", "dead_letter", "gates", "policy", "retry")),
+    *(f"django_taskkit.dlq.{name}" for name in ("bulk", "editing", "preflight", "transfer", "transitions")),
+    *("django_taskkit.dlq.redrive.chunk", "django_taskkit.dlq.redrive.runner", "django_taskkit.outbox.relay"),
+    *("django_taskkit.admin", "django_taskkit.management", "django_taskkit.probe", "django_taskkit.testing"),
+    *("django_taskkit.backoff", "django_taskkit.stores", "django_taskkit.transports.redis"),
+    *("django.contrib.admin", "django.contrib.sessions", "django.core.cache.backends.locmem", "django.test"),
+    *("celery.bin", "cryptography", "kombu.transport.redis", "pytest", "redis", "sqlite3"),
+)
+"""What most processes have no use for."""
+
 VAGUE = {"utils", "helpers", "common", "manager", "managers", "misc"}
 
 
@@ -38,6 +63,13 @@ def test_importing_the_package_starts_nothing():
     before = "import threading, signal, logging, django_taskkit; "
 
     assert run(before + "print(threading.active_count(), len(logging.root.manager.loggerDict))") == ["1", "0"]
+
+
+def test_installing_the_app_loads_nothing_that_is_needed_later_or_by_others():
+    loaded = run(WORKER)
+
+    assert "django_taskkit.worker.hooks" in loaded
+    assert [name for name in loaded if name.startswith(tuple(f"{heavy}." for heavy in HEAVY)) or name in HEAVY] == []
 
 
 def test_a_name_that_the_package_does_not_have_is_an_attribute_error():

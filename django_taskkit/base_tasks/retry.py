@@ -25,11 +25,12 @@ from django_taskkit.base_tasks.dead_letter import DeadLetterTask
 from django_taskkit.base_tasks.decision import Again, Dead, Said, decide_retry
 from django_taskkit.base_tasks.functions import FUNCTIONS, unbind
 from django_taskkit.base_tasks.gates import Outcome
-from django_taskkit.base_tasks.next_message import UNTIL_DUE, headers_of, home_and_lane
+from django_taskkit.base_tasks.next_message import headers_of, home_and_lane
 from django_taskkit.base_tasks.policy import RetryPolicy
 from django_taskkit.base_tasks.rules import DEFAULT_BACKOFF, rules_of
 from django_taskkit.base_tasks.verdicts import Permanent
 from django_taskkit.exceptions import RetryNotPublishedError
+from django_taskkit.outbox import UNTIL_DUE
 
 if TYPE_CHECKING:
     from django_taskkit.base_tasks.gates.breaker import CircuitBreaker

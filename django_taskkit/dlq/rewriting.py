@@ -14,7 +14,7 @@ from kombu.serialization import dumps, registry  # type: ignore[attr-defined]
 from kombu.utils import json as kombu_json
 
 from django_taskkit.dlq.calls import same
-from django_taskkit.envelope import Envelope
+from django_taskkit.envelope import RESULT_HEADER, Envelope
 from django_taskkit.exceptions import TaskkitError
 
 JSON = "application/json"
@@ -49,6 +49,8 @@ def rewritten(envelope: Envelope, args: Sequence[Any], kwargs: Mapping[str, Any]
     for name, (old, new, length) in shown.items():
         if isinstance(headers.get(name), str) and not same(old, new):
             headers[name] = _described(app, headers[name], old, new, length)
+    if not (same(old_args, args) and same(old_kwargs, kwargs)):
+        headers.pop(RESULT_HEADER, None)  # what it returns now is not what is waited for under the old arguments
     changed = replace(envelope, body=body, headers=headers)
     found = changed.payload()
     if not all(map(same, found, (args, kwargs, embed))):

@@ -7,29 +7,33 @@ success every pool tells the result backend, also the one that stores nothing.
 The message as received reaches that place through the request, into which our class of it puts the message.
 
 A run may publish a message under its own id: a retry, or a task that it is replaced by. That message then carries the
-task's fate, so it gets the generation of the one that is running, and this run decides nothing any more.
+task's fate, so it gets the generation of the one that is running and where its result goes, and this run decides
+nothing any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
 from celery import signals as celery_signals
 from celery.app.task import Context
+from celery.app.task import Task as BaseTask
 from celery.app.trace import TraceInfo
 from celery.backends.base import Backend
 from celery.concurrency.prefork import TaskPool as Prefork
 from celery.exceptions import Retry
+from celery.loaders.base import BaseLoader
 from celery.worker import strategy
 from celery.worker.consumer import Consumer
 
 from django_taskkit import conf, signals
 from django_taskkit.dlq.recorder import recover
 from django_taskkit.dlq.text import class_of, message_of
-from django_taskkit.envelope import GENERATION_HEADER, RAW_MESSAGE
+from django_taskkit.envelope import GENERATION_HEADER, RAW_MESSAGE, RESULT_HEADER
 from django_taskkit.running import running_under
 from django_taskkit.worker import chord_members, chords, holding
 from django_taskkit.worker.capture import RECORDED, capture
@@ -52,7 +56,11 @@ def install() -> None:
     tracer: Any = TraceInfo
     tracer.handle_failure = _once(tracer.handle_failure, _capturing)
     tracer.handle_ignore = _once(tracer.handle_ignore, _ending)
-    # Not by the signal task_success: sending it costs a task that succeeds more than all else that we do with it.
+    # Not by the signals task_prerun and task_success: sending them costs a task more than all else that we do with it.
+    base: Any = BaseTask
+    base.on_replace = _once(base.on_replace, _replacing)
+    loader: Any = BaseLoader
+    loader.on_task_init = _once(loader.on_task_init, _beginning)
     backend: Any = Backend
     _hook_marks(backend)
     backend.__init__ = _once(backend.__init__, _knowing_backends)
@@ -64,7 +72,7 @@ def install() -> None:
     chords.install()
     for signal, receiver in (
         (celery_signals.task_retry, _on_retry),
-        (celery_signals.before_task_publish, _carry_generation),
+        (celery_signals.before_task_publish, _carry_headers),
         (celery_signals.after_task_publish, _note_same_id),
     ):
         signal.connect(receiver, dispatch_uid=f"django_taskkit{receiver.__name__}", weak=False)
@@ -82,6 +90,8 @@ def _once(function: Callable[..., Any], around: Callable[[Any], Callable[..., An
 def _capturing(handle_failure: Callable[..., Any]) -> Callable[..., Any]:
     def capture_then_handle(self: TraceInfo, task: Task, req: Context, *args: Any, **kwargs: Any) -> Any:
         recorded = capture(task, req, self.retval)
+        if getattr(req, RESULT_HEADER, None) is not None or req.is_eager:
+            _tell_results(req, self.retval, recorded)
         try:
             einfo = handle_failure(self, task, req, *args, **kwargs)
         except Exception as exc:
@@ -97,9 +107,26 @@ def _capturing(handle_failure: Callable[..., Any]) -> Callable[..., Any]:
     return capture_then_handle
 
 
+def _beginning(on_task_init: Callable[..., Any]) -> Callable[..., Any]:
+    def begin_then_init(self: BaseLoader, task_id: str, task: Task, *args: Any, **kwargs: Any) -> Any:
+        request = task.request
+        # As at the end, this is all that a task pays whose result nobody caches.
+        if getattr(request, RESULT_HEADER, None) is not None or request.is_eager:
+            from django_taskkit.results.fulfilment import began
+
+            began(request)
+        return on_task_init(self, task_id, task, *args, **kwargs)
+
+    return begin_then_init
+
+
 def _ending(handle_ignore: Callable[..., Any]) -> Callable[..., Any]:
     def end_then_handle(self: TraceInfo, task: Task, req: Context, *args: Any, **kwargs: Any) -> Any:
         _on_end(req, note="Ignore")
+        if getattr(req, RESULT_HEADER, None) is not None or req.is_eager:
+            from django_taskkit.results.fulfilment import ended_without_result
+
+            ended_without_result(req, is_sent_again=bool(getattr(req, "taskkit_sent_again", False)))
         return handle_ignore(self, task, req, *args, **kwargs)
 
     return end_then_handle
@@ -107,6 +134,10 @@ def _ending(handle_ignore: Callable[..., Any]) -> Callable[..., Any]:
 
 def _succeeding(mark_as_done: Callable[..., Any]) -> Callable[..., Any]:
     def mark_then_end(self: Backend, task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if request is not None and (getattr(request, RESULT_HEADER, None) is not None or request.is_eager):
+            from django_taskkit.results.fulfilment import succeeded
+
+            succeeded(request, result)
         marked = mark_as_done(self, task_id, result, request, *args, **kwargs)
         if request is not None:
             _on_end(request)
@@ -152,9 +183,42 @@ def _on_end(request: Context, note: str = "") -> None:
         recover(str(request.id), generation, note=note)
 
 
+def _aware(when: Any, app: Any) -> Any:
+    """Return a time with its zone; without one it is of the app's."""
+    is_naive = isinstance(when, datetime) and when.tzinfo is None
+    return when.replace(tzinfo=app.timezone) if is_naive else when
+
+
+def _replacing(on_replace: Callable[..., Any]) -> Callable[..., Any]:
+    def tell_then_replace(self: Task, signature: Any, *args: Any, **kwargs: Any) -> Any:
+        request = self.request
+        if getattr(request, RESULT_HEADER, None) is not None:
+            from django_taskkit.results.fulfilment import replaced
+
+            replaced(request, signature)
+        return on_replace(self, signature, *args, **kwargs)
+
+    return tell_then_replace
+
+
+def _tell_results(request: Context, exc: BaseException, recorded: bool) -> None:
+    from django_taskkit.results.fulfilment import ended_without_result, failed
+
+    if getattr(request, "taskkit_sent_again", False):
+        ended_without_result(request, is_sent_again=True)
+    else:
+        failed(request, exc, is_dead_letter=recorded)
+
+
 def _on_retry(*, sender: Task, request: Context, reason: Any = None, **kwargs: Any) -> None:
     # A cold shutdown says "retry" without retrying; it gives no reason.
-    if not isinstance(reason, Retry) or not signals.task_retry_scheduled.has_listeners(signals.RetryScheduled):
+    if not isinstance(reason, Retry):
+        return
+    if getattr(request, RESULT_HEADER, None) is not None or request.is_eager:
+        from django_taskkit.results.fulfilment import will_run_again
+
+        will_run_again(request, _aware(reason.when, sender.app))
+    if not signals.task_retry_scheduled.has_listeners(signals.RetryScheduled):
         return
     exc = reason.exc
     delay = reason.when if isinstance(reason.when, (int, float)) else None
@@ -172,11 +236,13 @@ def _on_retry(*, sender: Task, request: Context, reason: Any = None, **kwargs: A
     )
 
 
-def _carry_generation(*, headers: Any = None, **kwargs: Any) -> None:
+def _carry_headers(*, headers: Any = None, **kwargs: Any) -> None:
     request = running_under((headers or {}).get("id"))
-    generation = getattr(request, GENERATION_HEADER, None)
-    if generation:
-        headers.setdefault(GENERATION_HEADER, generation)
+    if request is None:
+        return
+    for name in (GENERATION_HEADER, RESULT_HEADER):
+        if value := getattr(request, name, None):
+            headers.setdefault(name, value)
 
 
 def _note_same_id(*, headers: Any = None, **kwargs: Any) -> None:

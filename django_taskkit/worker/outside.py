@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from django_taskkit.dlq.death import Death
 from django_taskkit.dlq.models import DeadLetter, Reason
 from django_taskkit.dlq.recorder import record
 from django_taskkit.dlq.text import shortened, storable
-from django_taskkit.envelope import RAW_MESSAGE, Envelope
+from django_taskkit.envelope import RAW_MESSAGE, RESULT_HEADER, Envelope
 from django_taskkit.worker.capture import wants_capture
 from django_taskkit.worker.holding import hold, is_to_be_held, read_note
 from django_taskkit.worker.this_consumer import queue_of
@@ -42,6 +42,7 @@ def record_request(
     ``traceback`` is that of the process which ran the task; an exception loses its own on the way here. With
     ``is_told`` that process has told the task's workflow of its failure, which then can't be held any more.
     """
+    recorded = False
     try:
         read_note(exc, request._context)
         if not wants_capture(request.task):
@@ -66,6 +67,8 @@ def record_request(
             "task %s[%s] died (%s) and could not be captured", request.type, request.id, reason, exc_info=True
         )
         return False
+    finally:
+        _tell_results(request.request_dict, request.id, exc, recorded)
 
 
 def record_message(
@@ -81,6 +84,7 @@ def record_message(
 
     ``task_name`` is for a message whose headers don't have it, ``request`` for one whose workflow may be held.
     """
+    recorded = False
     try:
         envelope = Envelope.from_message(message, app, queue=queue_of(message))
         held = request is not None and is_to_be_held(None, request, envelope, reason)
@@ -93,6 +97,36 @@ def record_message(
     except Exception:
         logger.critical("a message that is no task could not be captured: %r", message, exc_info=True)
         return False
+    finally:
+        headers = getattr(message, "headers", None)
+        if isinstance(headers, Mapping):
+            _tell_results(headers, headers.get("id"), exc, recorded)
+
+
+def _tell_results(headers: Mapping[str, Any], task_id: object, exc: BaseException, recorded: bool) -> None:
+    """Tell who waits for what the message would have returned."""
+    if (header := headers.get(RESULT_HEADER)) is not None:
+        from django_taskkit.results.notices import died
+
+        died(header, task_id, exc, is_dead_letter=recorded)
+        _close_connections()
+
+
+def tell_of_retry(request: Any) -> None:
+    """Tell who waits for the result of a task whose process was lost that Celery has sent it again."""
+    if (header := request.request_dict.get(RESULT_HEADER)) is not None:
+        from django_taskkit.results.notices import will_run_again_after_loss
+
+        will_run_again_after_loss(header, request.id, float(request.task.default_retry_delay or 0))
+        _close_connections()
+
+
+def _close_connections() -> None:
+    """Keep no connection of a cache that is in a database; see :func:`connection_closed_afterwards`."""
+    with suppress(Exception):
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close()
 
 
 def record_death(death: Death) -> bool:

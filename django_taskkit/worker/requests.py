@@ -29,7 +29,7 @@ from django_taskkit.worker.chord_members import report_member
 from django_taskkit.worker.delivery_limit import DeliveryLimitError, count_start, forget_start, limit_of
 from django_taskkit.worker.errors import CancelledError, ForeignError, OutOfMemoryError, reason_of
 from django_taskkit.worker.headers import wrong_header
-from django_taskkit.worker.outside import connection_closed_afterwards, record_request
+from django_taskkit.worker.outside import connection_closed_afterwards, record_request, tell_of_retry
 from django_taskkit.worker.reports import exception_of, raised, traceback_of
 from django_taskkit.worker.sighandler import apart
 from django_taskkit.worker.this_consumer import queue_of
@@ -42,7 +42,6 @@ ENDED = (SystemExit, KeyboardInterrupt, WorkerLostError, Terminated)
 
 TIMEOUT_HAS_HOOKS = tuple(map(int, celery_version.split(".")[:2])) >= (5, 7)
 """Celery reports a hard time limit twice, by on_failure and on_timeout; since 5.7 the latter is the fuller report."""
-
 
 Base: Any = Request  # whose stubs lack what is overridden here
 
@@ -65,7 +64,7 @@ class GuardedRequest(Base):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         message = self.message
-        # What _payload returns, which takes a lock; dict is looked for first, as Mapping takes ten times as long.
+        # As _payload, which takes a lock; dict is looked for first, as Mapping takes ten times as long.
         _args, task_kwargs, embed = self.body if self._decoded else message.payload
         if not isinstance(task_kwargs, (dict, Mapping)) or not isinstance(embed, (dict, Mapping, type(None))):
             # Celery would run nothing, store nothing and acknowledge the message.
@@ -259,15 +258,16 @@ class GuardedRequest(Base):  # type: ignore[misc]
         return task.max_retries is None or self._context.retries < task.max_retries
 
     def _retry_worker_lost(self, exc: BaseException, exc_info: Any) -> bool:
+        is_sent = True
         try:
-            if super()._retry_worker_lost(exc, exc_info):
-                return True
+            is_sent = super()._retry_worker_lost(exc, exc_info)
         except Exception as unexpected:  # the retry is on its way
             self._go_on(unexpected)
-            return True
-        if not (self.task.acks_late and self.task.reject_on_worker_lost):
+        if is_sent:
+            tell_of_retry(self)
+        elif not (self.task.acks_late and self.task.reject_on_worker_lost):
             self._record(Reason.PUBLISH_FAILED, exc, traceback_of(exc_info))
-        return False
+        return is_sent
 
     def _was_stored(self, exc: BaseException) -> bool:
         """Say whether the process was lost only after the task's success had been stored."""

@@ -16,6 +16,8 @@ from django_taskkit.dlq.bulk.rows import Refusal, Taken, give_back, move, refuse
 from django_taskkit.dlq.models import DeadLetterEvent, Status
 from django_taskkit.dlq.publisher import BrokerUnreachableError
 from django_taskkit.dlq.result_states import ResultStates
+from django_taskkit.envelope import RESULT_HEADER
+from django_taskkit.results.notices import requeued
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Requeueing:
             del rows
             if self.results:
                 self.results.reset(envelopes)
+            for envelope in envelopes:
+                if (header := envelope.headers.get(RESULT_HEADER)) is not None:
+                    requeued(header, envelope.task_id, self._countdown() or 0.0)
 
             def write_down() -> None:
                 move(self.using, taken, Status.REQUEUED, is_sent=True)
