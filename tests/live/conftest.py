@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery, _state
@@ -59,6 +60,10 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., harness.Worker]]:
 @pytest.fixture
 def django_env() -> dict[str, str]:
     """What a worker's environment must say for it to be a Django process on the database of this test."""
+    return _django_env()
+
+
+def _django_env() -> dict[str, str]:
     import letters_settings
     from django.db import connection
 
@@ -81,3 +86,20 @@ def producer(broker: harness.Broker) -> Iterator[Celery]:
     yield app
     _state._set_current_app(before)
     app.close()
+
+
+@pytest.fixture(scope="module")
+def result_caches(tables_of_results: None, django_db_blocker: Any) -> Iterator[dict[str, Any]]:
+    """``CACHES`` with one of each kind, on real servers; see result_caches.py."""
+    import result_caches
+
+    with result_caches.open_caches(django_db_blocker) as caches:
+        yield caches
+
+
+@pytest.fixture(scope="module")
+def result_env(result_caches: dict[str, Any]) -> Callable[..., dict[str, str]]:
+    """``result_env(OUTBOX="never")``: what a process on these caches has to know, for all tests of a file."""
+    from result_caches import environment
+
+    return lambda caches=None, **taskkit: environment(_django_env(), caches or result_caches, **taskkit)

@@ -15,7 +15,7 @@ A service that cannot be had skips the test, or fails it where the environment v
 from __future__ import annotations
 
 from brokers import BROKERS, Broker, RedisBroker, open_broker
-from services import RedisServer, close_services
+from services import MemcachedServer, RedisServer, close_services
 from waiting import free_port, unavailable, wait_until
 from worker_processes import ROOT, Worker, celery_settings, running_workers, workers
 
@@ -23,6 +23,7 @@ __all__ = [
     "BROKERS",
     "ROOT",
     "Broker",
+    "MemcachedServer",
     "RedisBroker",
     "RedisServer",
     "Worker",

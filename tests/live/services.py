@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import uuid
@@ -74,6 +75,52 @@ class RedisServer:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class MemcachedServer:
+    """A private, empty memcached on a free port of loopback. `kill` and `start` make an outage: the port stays."""
+
+    def __init__(self) -> None:
+        self.binary = shutil.which("memcached")
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def installed(self) -> bool:
+        return self.binary is not None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> MemcachedServer:
+        assert self.binary, "there is no memcached binary on this machine"
+        # Root has to name a user; any other may not.
+        user = ["-u", "nobody"] if os.getuid() == 0 else []
+        command = [self.binary, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", *user]
+        self.process = subprocess.Popen(command, start_new_session=True)
+        wait_until(self._answers, 60, f"memcached on port {self.port} answers")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"memcached ended with {self.process.returncode}")
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+                connection.sendall(b"version\r\n")
+                return connection.recv(100).startswith(b"VERSION")
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End it at once; what it held is gone."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+    def close(self) -> None:
+        self.kill()
 
 
 class Redis:
