@@ -34,6 +34,7 @@ class Baked:
             "PYTEST_PLUGINS",
             "DEBUG",
             "BROKER_URL",
+            "CACHE_URL",
             "VAR_DIR",
             "SECRET_KEY",
         )

@@ -22,6 +22,7 @@ class Runner:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         project.run("manage.py", "migrate", "--verbosity", "0")
+        project.run("manage.py", "createcachetable")
         for file in ("heartbeat", "relay.json"):
             (project.path / "var" / file).unlink(missing_ok=True)
         self.process = subprocess.Popen(

@@ -22,7 +22,12 @@ def test_the_folder_has_the_name_of_the_project(shop, odd):
 def test_nothing_is_left_unrendered(baked):
     for path in baked.files:
         text = path.read_text(encoding="utf-8")
-        assert not any(mark in text for mark in ("{{", "{%", "{#", "cookiecutter")), path
+        marks = ["cookiecutter"] if path.suffix == ".html" else ["cookiecutter", "{{", "{%", "{#"]
+        assert not any(mark in text for mark in marks), path
+
+
+def test_what_django_renders_is_left_as_it_is(shop):
+    assert "{{ project_name }}" in (shop.path / "orders/templates/orders/base.html").read_text(encoding="utf-8")
 
 
 def test_nothing_but_the_project_is_rendered(baked):
@@ -181,3 +186,53 @@ def test_each_broker_gets_a_transport_that_loses_nothing(shop, url, transport):
 
     assert "no issues" in shown
     assert shown.split()[-1] == str(transport)
+
+
+@pytest.mark.parametrize(
+    ("url", "cache"),
+    [
+        ("", "django.core.cache.backends.db.DatabaseCache"),
+        ("rediss://cache.example.org/1", "django.core.cache.backends.redis.RedisCache"),
+    ],
+)
+def test_each_cache_is_one_that_web_and_workers_share(shop, url, cache):
+    code = (
+        "import django; django.setup()\n"
+        "from django.conf import settings\n"
+        "from django.core.management import call_command\n"
+        "call_command('check', deploy=True, fail_level='WARNING')\n"
+        "print(settings.CACHES['default']['BACKEND'])"
+    )
+    deployed = {"DEBUG": "no", "ALLOWED_HOSTS": "example.org", "DJANGO_SETTINGS_MODULE": "config.settings"}
+
+    shown = shop.run("-c", code, CACHE_URL=url, **deployed)
+
+    assert "no issues" in shown
+    assert shown.split()[-1] == cache
+
+
+def test_a_cache_that_nobody_knows_is_refused_without_its_password(shop):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=shop.path,
+        env=shop.environment(CACHE_URL="memcached://:secret@cache.example.org"),
+        capture_output=True,
+        text=True,
+    )
+
+    assert "CACHE_URL begins with 'memcached'; give redis://, rediss://, or db:// for a table." in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_the_tests_of_the_project_never_meet_its_broker_and_its_cache(shop):
+    code = "from django.conf import settings; print(settings.CELERY_BROKER_URL, settings.CACHE_URL)"
+    real = {"BROKER_URL": "redis://real.example.org", "CACHE_URL": "redis://real.example.org"}
+
+    assert shop.run("-c", code, DJANGO_SETTINGS_MODULE="config.settings_test", **real) == "filesystem:// db://\n"
+
+
+def test_without_debug_a_web_server_finds_all_that_the_pages_load(shop, tmp_path):
+    shop.run("manage.py", "collectstatic", "--noinput", DEBUG="no", VAR_DIR=str(tmp_path))
+
+    for name in ("django_taskkit/progress.js", "django_taskkit/progress.css", "orders/pages.css"):
+        assert (tmp_path / "static" / name).is_file(), name

@@ -37,6 +37,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django.contrib.humanize",
     "django_taskkit",
     "orders",
 ]
@@ -64,6 +65,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "config.context.project",
             ],
         },
     }
@@ -87,6 +89,29 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# What tasks have made for pages, and how far they are: web and workers must see the same. Django's default, which
+# is the memory of each process, shows a progress bar for ever: the worker writes where the web doesn't look.
+CACHE_URL = env.text("CACHE_URL", "db://")
+if CACHE_URL.startswith("db:"):
+    # A table in the database, no server; `manage.py createcachetable` makes it, and without it every report says
+    # that it can't be started. Beyond MAX_ENTRIES, a third of the table is deleted, fresh or not, in the order of
+    # its keys. Django's default of 300 would take away reports, and the progress of tasks that run.
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+            "LOCATION": "django_cache",
+            "OPTIONS": {"MAX_ENTRIES": 100_000},
+        }
+    }
+elif CACHE_URL.startswith(("redis:", "rediss:")):
+    # Quicker, and for several machines. It may throw away what it has no room for (maxmemory-policy allkeys-lru);
+    # the broker's Redis must not, so with a limit on memory these are two servers.
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}}
+else:
+    raise ImproperlyConfigured(
+        f"CACHE_URL begins with {CACHE_URL.partition(':')[0]!r}; give redis://, rediss://, or db:// for a table."
+    )
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -98,6 +123,21 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = VAR_DIR / "static"
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    # Files that a worker makes and the web hands out. With workers on other machines: storage that all of them
+    # reach, S3 for example. No web server may serve this folder: the view asks who wants the file.
+    "exports": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {
+            "location": VAR_DIR / "exports",
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    },
+}
 
 # Mails become files in var/mail. For real ones: the smtp backend, and EMAIL_HOST.
 EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
@@ -151,8 +191,8 @@ CELERY_TASK_CREATE_MISSING_QUEUES = False
 # JSON only, in and out. Without: a pickled message runs code of whoever can write to the broker.
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
-# Nobody reads return values here: what a task achieves is in the database. Without: warnings, and a result
-# backend that fills up.
+# No result backend: what a task achieves is in the database, and what a page shows of it is put into the cache by
+# the worker. Without: warnings, and a result backend that fills up.
 CELERY_TASK_IGNORE_RESULT = True
 
 # A message is acknowledged when its task is done. Without: it is gone when the task starts, and the task with
@@ -194,6 +234,7 @@ HEARTBEAT_INTERVAL = 10
 CELERY_BEAT_SCHEDULE = {
     "heartbeat": {"task": "config.heartbeat", "schedule": HEARTBEAT_INTERVAL},
     "daily digest": {"task": "orders.tasks.daily_digest", "schedule": crontab(hour=7, minute=0)},
+    "old exports": {"task": "orders.tasks.delete_old_exports", "schedule": crontab(minute=30)},
 }
 
 # --- django-taskkit ---------------------------------------------------------------------------------------

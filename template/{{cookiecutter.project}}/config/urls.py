@@ -1,7 +1,6 @@
 from django.conf import settings
 from django.contrib import admin
-from django.urls import path
-from django.views.generic import RedirectView
+from django.urls import include, path
 
 from config.health import healthz
 
@@ -9,7 +8,9 @@ admin.site.site_header = admin.site.site_title = settings.PROJECT_NAME
 admin.site.index_title = "Administration"
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", include("orders.urls")),
     path("admin/", admin.site.urls),
     path("healthz", healthz, name="healthz"),
+    # Where progress bars ask how their tasks stand. Without: an error where a bar should be.
+    path("tasks/", include("django_taskkit.results.urls")),
 ]

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 from django.db import models
 from django.utils import timezone
 
@@ -14,6 +16,22 @@ class Customer(models.Model):
         return self.name
 
 
+class OrderQuerySet(models.QuerySet):
+    def of_year(self, year: int) -> "OrderQuerySet":
+        return self.filter(placed_at__year=year)
+
+    def in_batches(self, size: int = 500) -> Iterator[list["Order"]]:
+        """Yield all orders, some at a time, by number.
+
+        Not `iterator()`, whose query stays open while the caller works on what it gives: on SQLite, as soon as
+        another process has written, this connection could write no more, not even the progress of a task.
+        """
+        last = 0
+        while batch := list(self.filter(pk__gt=last).order_by("pk")[:size]):
+            yield batch
+            last = batch[-1].pk
+
+
 class Order(models.Model):
     """What a customer bought. Placed with `orders.services.place_order`, which sends its tasks."""
 
@@ -22,6 +40,8 @@ class Order(models.Model):
     amount = models.DecimalField(max_digits=9, decimal_places=2)
     placed_at = models.DateTimeField(default=timezone.now, editable=False)
     receipt_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = OrderQuerySet.as_manager()
 
     class Meta:
         ordering = ["-placed_at", "-pk"]

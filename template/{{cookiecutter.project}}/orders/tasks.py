@@ -8,8 +8,9 @@ from django.core.mail import send_mail
 from django.utils import timezone
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.models import DeadLetter
+from django_taskkit.results import result_cache
 
-from orders import carrier
+from orders import carrier, exports, reports
 from orders.models import Order, Shipment
 
 
@@ -72,3 +73,27 @@ def daily_digest() -> None:
         from_email=None,
         recipient_list=[settings.DIGEST_TO],
     )
+
+
+# Made when somebody opens the page and kept for an hour, or until an order changes (orders/apps.py). After the
+# hour, the old one is shown while a new one is made. A shop with an order every second goes without the tag, else
+# no report would be new when it is done.
+@result_cache(timeout=3600, stale_for=24 * 3600, tags=["orders"], poll_every=1)
+@shared_task(bind=True, base=BaseTaskWithRetry)
+def sales_report(self: BaseTaskWithRetry, year: int) -> dict:
+    return reports.sales(year, self.set_progress)
+
+
+# Without the tag: an export is what was there when somebody asked for it, and the page says when that was. What
+# is cached is where the file is, not the file: no cache is made for megabytes, and each look would read them all.
+# It may take longer than other tasks. A stop of the worker doesn't wait for it: the next worker starts it anew.
+@result_cache(timeout=exports.OFFERED_FOR, poll_every=1)
+@shared_task(bind=True, base=BaseTaskWithRetry, autoretry_for=(OSError,), soft_time_limit=300, time_limit=330)
+def export_orders(self: BaseTaskWithRetry, year: int) -> dict:
+    return exports.make_file(year, self.set_progress)
+
+
+@shared_task(base=BaseTaskWithRetry)
+def delete_old_exports() -> None:
+    """Delete files that no page offers any more. Sent by beat."""
+    exports.delete_old_files()
