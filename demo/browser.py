@@ -7,6 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
+from email.message import Message
 from html.parser import HTMLParser
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"])
@@ -133,12 +134,28 @@ class Browser:
         Raises:
             PageError: the site answers with an error or not at all.
         """
+        address, content, _ = self._fetch(url, data)
+        return Page(address, content.decode())
+
+    def download(self, url: str) -> tuple[str, bytes]:
+        """Return name and content of the file at `url`, under which a browser would save it.
+
+        Raises:
+            PageError: the site answers with an error or not at all, or with a page.
+        """
+        address, content, headers = self._fetch(url, None)
+        name = headers.get_filename()
+        if headers.get_content_disposition() != "attachment" or not name:
+            raise PageError(f"{address} is no file to save, but {headers.get_content_type()}")
+        return name, content
+
+    def _fetch(self, url: str, data: list[tuple[str, str]] | None) -> tuple[str, bytes, Message]:
         url = urllib.parse.urljoin(self.address, url)
         body = None if data is None else urllib.parse.urlencode(data).encode()
         request = urllib.request.Request(url, body, {"Referer": url})
         try:
             with self.opener.open(request, timeout=30) as response:
-                return Page(response.url, response.read().decode())
+                return response.url, response.read(), response.headers
         except urllib.error.HTTPError as exc:
             shown = Page(url, exc.read().decode(errors="replace")).text[:300]
             raise PageError(f"{url} answers {exc.code}: {shown}") from exc

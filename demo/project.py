@@ -42,6 +42,7 @@ class Project:
 
     def migrate(self) -> None:
         self.manage("migrate", "--verbosity", "0")
+        self.manage("createcachetable")
 
     def create_admin(self) -> None:
         options = ("--noinput", "--username", ADMIN, "--email", "admin@example.org")
@@ -82,6 +83,10 @@ class Project:
     def place_orders(self) -> None:
         """Send a dozen tasks, by the project's own command."""
         self.manage("place_demo_orders")
+
+    def place_past_orders(self) -> None:
+        """Make up what there is to report and to export, by the project's own command."""
+        self.manage("place_past_orders")
 
     def wait_for_tasks(self) -> None:
         """Return once a task of beat's has come through the broker and was run by the worker."""

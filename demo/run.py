@@ -54,6 +54,7 @@ def set_up(options: argparse.Namespace, folder: Path) -> Project:
 def start(project: Project) -> None:
     step("start web, worker, beat, relay", project.start)
     step("place six orders: twelve tasks", project.place_orders)
+    step("make up orders of two years", project.place_past_orders)
     step("beat's heartbeat comes through", project.wait_for_tasks)
 
 
@@ -70,6 +71,12 @@ def tell(project: Project) -> None:
   3. Customers      Fill in the missing e-mail address of that order's customer.
   4. Dead letters   Requeue it. Seconds later it is "recovered", and the receipt is a file in
                     {project.path / "var" / "mail"}
+
+  {project.address}      two pages on what a task has made, with the same user
+
+  5. Sales          A report, made by a task when you open it: see the bar. Then it is cached. Place an
+                    order in the admin, and the next one who looks has it made anew.
+  6. Orders         An Excel file, made when you ask for it. Try it without JavaScript as well.
 
   The log of all four processes: {project.log}
   Ctrl-C stops everything.

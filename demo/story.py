@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import email
 import email.policy
+import io
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from browser import Browser, Element, Page, PageError
 LETTERS = "/admin/django_taskkit/deadletter/"
 RECEIPT, SHIPMENT = "orders.tasks.send_receipt", "orders.tasks.book_shipment"
 PATIENCE = 60  # seconds for what a worker does meanwhile
+FORMULA = "=SUM(1,1) Teas"  # the name of a customer
 
 
 def check(fact: object, otherwise: str) -> None:
@@ -30,6 +33,8 @@ class Story:
         self.mails = mails
         self.letter_url = ""
         self.order_id = ""
+        self.sold = ""
+        self.file_url = ""
 
     def log_in(self) -> str:
         page = self.browser.open("/admin/")
@@ -126,6 +131,54 @@ class Story:
         self._poll(lambda: len(self._letters(recovered)) == 2, "both shipments to recover")
         return f"{said} Both recovered, with all their retries again"
 
+    def see_the_report_made(self) -> str:
+        """Open last year's sales, of which every day has orders, and wait as the page's script does."""
+        page = self.browser.open("/")
+        page = self.browser.follow(page, self._links(page, "Sales of ")[-1])
+        check(not any(page.all("table")), "the report is there before anybody has asked for it")
+        page, said = self._follow_bar(page)
+        months, customers = page.all("table")
+        check(len(list(months.first("tbody").all("tr"))) == 12, f"the months are {months.text}")
+        check(FORMULA in customers.text, f"the customers are {customers.text}")
+        self.sold = months.first("tfoot").first("td").text
+        again = self.browser.open(page.url)
+        check(self.sold in again.text and not any(again.all("progress")), "the report is not kept")
+        return f"{said}; {self.sold} orders in 12 months"
+
+    def see_an_export_made(self) -> str:
+        page = self.browser.open("/")
+        page = self.browser.follow(page, self._links(page, "Orders of ")[-1])
+        check(not self._links(page, "Download"), "there is a file before anybody has asked for it")
+        page, said = self._follow_bar(self.browser.submit(page, page.first("main").first("form")))
+        self.file_url = self._links(page, "Download")[0].attributes["href"]
+        return said
+
+    def open_the_file(self) -> str:
+        """Download it, and look into it as Excel would: every order is a row, and no name has become a formula."""
+        name, content = self.browser.download(self.file_url)
+        check(name.startswith("orders-") and name.endswith(".xlsx"), f"the file is called {name}")
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            sheet = file.read("xl/worksheets/sheet1.xml").decode()
+        rows = sheet.count("<row ") - 1
+        check(f"{rows:,}" == self.sold, f"{rows} rows in the file, {self.sold} orders in the report")
+        check(FORMULA in sheet and "<f>" not in sheet, f"{FORMULA} is a formula in the file")
+        return f"{name}, {rows} rows, {len(content) // 1024} KB"
+
+    def _follow_bar(self, page: Page) -> tuple[Page, str]:
+        """Ask how far it is, as the page's script does; return the page that it leads to, and what the bar has said."""
+        deadline, said = time.monotonic() + PATIENCE, []
+        while True:
+            bar = page.first(class_="taskkit-now")
+            if "data-taskkit-go" in bar.attributes:
+                return self.browser.open(bar.attributes["data-taskkit-go"]), f"the bar said {', '.join(said)}"
+            percent = [element.text for element in bar.all(class_="taskkit-percent")]
+            text = percent[0] if percent else bar.first(class_="taskkit-text").text
+            said += [text] if text not in said else []
+            check("data-taskkit-url" in bar.attributes, f"the bar has stopped: {bar.text}")
+            check(time.monotonic() < deadline, f"waited {PATIENCE} seconds for what the bar shows, in vain")
+            time.sleep(float(bar.attributes["data-taskkit-every"]))
+            page = self.browser.open(bar.attributes["data-taskkit-url"])
+
     def _letters(self, query: str) -> list[Element]:
         page = self.browser.open(f"{LETTERS}?{query}")
         tables = list(page.all("table", id="result_list"))
@@ -151,6 +204,9 @@ class Story:
             if link.attributes.get("href", "").endswith(end):
                 return link
         raise PageError(f"{page.url} has no link to {end}")
+
+    def _links(self, page: Page, text: str) -> list[Element]:
+        return [link for link in page.all("a") if link.text.startswith(text)]
 
     def _mails(self) -> list[email.message.Message]:
         """Return all mails; Django puts several of one second into one file, with a line of dashes after each."""
@@ -186,4 +242,7 @@ STEPS: list[tuple[str, Callable[[Story], str]]] = [
     ("see what recovered by retrying", Story.see_what_recovered_by_itself),
     ("see what ran out of retries", Story.see_retries_exhausted),
     ("mend and requeue both at once", Story.requeue_a_selection),
+    ("open a report, see it made", Story.see_the_report_made),
+    ("ask for an Excel file", Story.see_an_export_made),
+    ("open the Excel file", Story.open_the_file),
 ]
