@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +37,26 @@ def timeouts(driver: str) -> dict[str, Any]:
     return {}
 
 
+@contextmanager
+def broker_connection(app: Celery) -> Iterator[Any]:
+    """Give a connection of its own to ``app``'s broker, on which nobody waits long for an answer.
+
+    Who is interrupted (Ctrl-C) may be in the middle of a conversation. Then the connection is dropped without the
+    usual farewell: AMQP would wait for an answer that has been read already, for as long as the broker lives.
+    """
+    driver = app.connection_for_write().transport.driver_type
+    connection: Any = app.connection_for_write(transport_options=timeouts(driver))
+    try:
+        yield connection
+    except Exception:
+        raise
+    except BaseException:
+        connection.collect(ANSWER_TIMEOUT)
+        raise
+    finally:
+        connection.release()
+
+
 class Publisher:
     """Publishes over one connection of its own, with confirms where the broker gives them.
 
@@ -50,14 +70,15 @@ class Publisher:
         self._returned: list[Any] = []
 
     def __enter__(self) -> Publisher:
-        self._connection = self.app.connection_for_write(transport_options=timeouts(self._driver))
+        self._open = ExitStack()
+        self._connection = self._open.enter_context(broker_connection(self.app))
         # Only AMQP hands back what it can't route; the channels of other transports don't know the event.
         on_return = self._on_return if self._driver == "amqp" else None
         self._producer = self.app.amqp.Producer(self._connection, auto_declare=False, on_return=on_return)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._connection.release()
+        self._open.__exit__(kind, exc, tb)
 
     def connect(self) -> None:
         """Connect now rather than at the first message, for callers that hold a lock while they publish.

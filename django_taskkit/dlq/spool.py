@@ -20,7 +20,7 @@ from django_taskkit.dlq.death import Death
 from django_taskkit.dlq.models import Reason
 from django_taskkit.dlq.pause import Pause, Troubles
 from django_taskkit.dlq.project import project_app
-from django_taskkit.dlq.publisher import BrokerUnreachableError, Publisher
+from django_taskkit.dlq.publisher import BrokerUnreachableError, Publisher, broker_connection
 from django_taskkit.dlq.reader import Reader, reader
 from django_taskkit.dlq.recovery import Recovery, recovery_in
 from django_taskkit.envelope import Envelope
@@ -102,7 +102,7 @@ def drain(app: Celery, limit: int) -> int:
 
 def _make_queue(app: Celery, name: str) -> None:
     try:
-        with app.connection_for_write() as connection:
+        with broker_connection(app) as connection:
             _queue(app, name)(connection.default_channel).declare()
     except Exception as exc:  # who spools tries again
         logger.warning("the spool's queue %r can't be made: %s", name, exc)

@@ -10,6 +10,8 @@ from typing import Any
 from celery import Celery
 from kombu.transport import virtual
 
+from django_taskkit.dlq.publisher import broker_connection
+
 logger = logging.getLogger("django_taskkit")
 
 
@@ -22,7 +24,7 @@ def queue_of(app: Celery, name: str) -> Any:
 def empty_queue(app: Celery, name: str) -> None:
     """Delete the messages of a queue that somebody else has made."""
     try:
-        with app.connection_for_write() as connection:
+        with broker_connection(app) as connection:
             channel: Any = connection.default_channel
             channel.queue_purge(name)
     except Exception as exc:
@@ -32,7 +34,7 @@ def empty_queue(app: Celery, name: str) -> None:
 def delete_queue(app: Celery, name: str) -> None:
     """Delete a queue that was made for a probe, with its messages, its bindings, and its exchange."""
     try:
-        with app.connection_for_write() as connection:
+        with broker_connection(app) as connection:
             channel: Any = connection.default_channel
             queue = queue_of(app, name)
             # kombu's own transports delete nothing but what this very connection has declared.
@@ -47,7 +49,7 @@ def delete_queue(app: Celery, name: str) -> None:
 def delete_mailbox(app: Celery, hostname: str) -> None:
     """Delete the queue for orders to a worker that may have been killed; RabbitMQ does so by itself."""
     try:
-        with app.connection_for_write() as connection:
+        with broker_connection(app) as connection:
             channel: Any = connection.default_channel
             if isinstance(channel, virtual.Channel):
                 control: Any = app.control

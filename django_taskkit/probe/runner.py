@@ -27,6 +27,7 @@ from django.db.models import Q
 
 from django_taskkit.dlq import requeue, spool
 from django_taskkit.dlq.models import DeadLetter, Reason, Status
+from django_taskkit.dlq.publisher import broker_connection
 from django_taskkit.exceptions import TaskkitError
 from django_taskkit.probe import cleaning
 from django_taskkit.probe.cases import CASES, Case
@@ -148,7 +149,7 @@ class Probe:
         self._bodies[task_id] = body
         if case.revoke == "queued":
             self._wait_until(lambda: self._tell_revoked(task_id), "the probe's worker takes orders")
-        with self.app.connection_for_write() as connection, connection.Producer(auto_declare=False) as producer:
+        with broker_connection(self.app) as connection, connection.Producer(auto_declare=False) as producer:
             producer.publish(
                 body,
                 exchange="",
@@ -161,13 +162,19 @@ class Probe:
             )
         if case.revoke == "running":
             self._wait_until(lambda: self._is_running(task_id), f"{case.name} runs")
-            self.app.control.revoke(task_id, destination=[self.hostname], terminate=True, signal="KILL")
+            self._revoke(task_id, terminate=True, signal="KILL")
 
     def _tell_revoked(self, task_id: str) -> bool:
-        return bool(self.app.control.revoke(task_id, destination=[self.hostname], reply=True, timeout=10))
+        return bool(self._revoke(task_id, reply=True, timeout=10))
+
+    def _revoke(self, task_id: str, **options: Any) -> Any:
+        with broker_connection(self.app) as connection:
+            return self.app.control.revoke(task_id, destination=[self.hostname], connection=connection, **options)
 
     def _is_running(self, task_id: str) -> bool:
-        active = self.app.control.inspect(destination=[self.hostname], timeout=10).active() or {}
+        with broker_connection(self.app) as connection:
+            inspect = self.app.control.inspect(destination=[self.hostname], timeout=10, connection=connection)
+            active = inspect.active() or {}
         return any(task["id"] == task_id for tasks in active.values() for task in tasks)
 
     def _rows(self) -> Any:

@@ -104,7 +104,8 @@ def test_a_queue_that_was_named_is_emptied_and_stays(probe, broker):
 def test_ctrl_c_ends_a_probe_with_one_sentence_and_130_after_cleaning_up(broker, django_env, tmp_path):
     environment = worker_environment(broker.settings, django_env)
     # What runs in the background of a shell is told to ignore it.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = "import faulthandler, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "faulthandler.register(signal.SIGUSR1, all_threads=True); "
     code += "import letters_app; from django.core.management import execute_from_command_line as run; "
     command = [sys.executable, "-c", code + "run(['manage.py', 'taskkit', 'probe', '--app=letters_app'])"]
     said = tmp_path / "said"
@@ -113,7 +114,13 @@ def test_ctrl_c_ends_a_probe_with_one_sentence_and_130_after_cleaning_up(broker,
     try:
         wait_until(DeadLetter.objects.exists, 120, "the first dead letter")
         probing.send_signal(signal.SIGINT)
-        assert probing.wait(90) == 130, said.read_text()
+        try:
+            code = probing.wait(90)
+        except subprocess.TimeoutExpired:
+            probing.send_signal(signal.SIGUSR1)  # it says where it stands
+            wait_until(lambda: "most recent call first" in said.read_text(), 10, "a stack")
+            code = None
+        assert code == 130, said.read_text()
     finally:
         probing.kill()
         probing.wait(10)
