@@ -4,6 +4,7 @@ import pytest
 import time_machine
 from django.core.cache import caches
 
+from django_taskkit.base_tasks import BaseTaskWithRetry, DeadLetterTask
 from django_taskkit.stores.opening import _open
 
 
@@ -34,4 +35,41 @@ def report(station):
 
     task = station.app.tasks["shop.report"]
     task.runs = runs
+    return task
+
+
+@pytest.fixture
+def slow(station):
+    """A task whose body does, in its middle, what the test has put into ``slow.meanwhile``."""
+    meanwhile, made = [], []
+
+    @station.app.task(name="shop.slow", base=DeadLetterTask)
+    def slow(user_id):
+        made.append(user_id)
+        number = len(made)
+        while meanwhile:
+            meanwhile.pop()()
+        return number
+
+    task = station.app.tasks["shop.slow"]
+    task.meanwhile, task.made = meanwhile, made
+    return task
+
+
+@pytest.fixture
+def fragile(station):
+    """A task that raises what is in ``fragile.errors``, one after the other, and then succeeds."""
+    errors = []
+
+    @station.app.task(
+        name="shop.fragile", bind=True, base=BaseTaskWithRetry, autoretry_for=(OSError,), retry_backoff=30
+    )
+    def fragile(self, user_id):
+        self.set_progress(1, 4, f"attempt {self.request.retries + 1}")
+        if errors:
+            raise errors.pop(0)
+        return user_id
+
+    task = station.app.tasks["shop.fragile"]
+    task.errors = errors
     return task

@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync
 from django.core.cache import caches
 
 from django_taskkit.base_tasks import BaseTaskWithRetry
+from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.results import ResultCache, Status, TaskState
 from django_taskkit.results.cache import declared
 
@@ -318,3 +319,13 @@ def test_the_caches_of_a_process_are_known(report):
 
     assert cache in declared()
     assert repr(cache) == "<ResultCache of shop.report in 'default'>"
+
+
+def test_a_task_with_an_idempotency_key_is_refused(station):
+    """Its second run would be answered with what the first one has returned."""
+
+    @station.app.task(name="shop.counted", base=BaseTaskWithRetry, idempotency_key=("user_id",))
+    def counted(user_id): ...
+
+    with pytest.raises(ConfigurationError, match="has an idempotency_key"):
+        ResultCache(counted).get_or_dispatch(user_id=7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from celery import Task
+from celery import Celery, Task, shared_task
 
 from django_taskkit.results import ResultCache, Status, result_cache
 
@@ -51,3 +51,13 @@ def test_a_shared_task_is_not_looked_at_before_it_is_needed(without_shared_tasks
 
     assert not looked
     assert shared.cached.options.timeout == 60
+
+
+def test_a_decorated_shared_task_does_not_finish_the_app_while_it_is_being_set_up(station):
+    app = Celery("shop", set_as_current=True)
+
+    @result_cache(timeout=60)
+    @shared_task(name="shop.shared")
+    def shared(): ...
+
+    assert not app.finalized

@@ -7,31 +7,11 @@ from celery.exceptions import Ignore, Reject
 from django.core.cache import caches
 from kombu.exceptions import OperationalError
 
-from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.dlq import discard, requeue
 from django_taskkit.models import DeadLetter
 from django_taskkit.results import Progress, ResultCache, Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def fragile(station):
-    """A task that raises what is in ``fragile.errors``, one after the other, and then succeeds."""
-    errors = []
-
-    @station.app.task(
-        name="shop.fragile", bind=True, base=BaseTaskWithRetry, autoretry_for=(OSError,), retry_backoff=30
-    )
-    def fragile(self, user_id):
-        self.set_progress(1, 4, f"attempt {self.request.retries + 1}")
-        if errors:
-            raise errors.pop(0)
-        return user_id
-
-    task = station.app.tasks["shop.fragile"]
-    task.errors = errors
-    return task
 
 
 def test_a_failure_is_shown_with_its_dead_letter(station, fragile, clock):
@@ -391,3 +371,27 @@ def test_a_record_that_is_none_of_ours_is_replaced(station, report):
     caches["default"].set(f"{cache.key(7)}:run", b"not a record", 60)
 
     assert cache.get_or_dispatch(7).dispatched
+
+
+def test_a_requeue_is_on_its_way_also_after_the_error_timeout(station, fragile, clock):
+    cache = ResultCache(fragile, error_timeout=60)
+    cache.get_or_dispatch(7)
+    fragile.errors.append(ValueError("no such user"))
+    station.run_next()
+    clock.shift(50)
+    requeue(DeadLetter.objects.all(), by="ann")
+    clock.shift(15)
+
+    assert not cache.get_or_dispatch(7).dispatched
+
+
+def test_a_requeue_that_is_lost_is_noticed(station, fragile, clock):
+    cache = ResultCache(fragile, error_timeout=None, lock_timeout=30)
+    cache.get_or_dispatch(7)
+    fragile.errors.append(ValueError("no such user"))
+    station.run_next()
+    requeue(DeadLetter.objects.all(), by="ann")
+    station.take()  # and lose it
+    clock.shift(3600)
+
+    assert cache.peek(7).status is Status.LOST

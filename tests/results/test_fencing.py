@@ -10,25 +10,6 @@ from django_taskkit.results import ResultCache, Status
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def slow(station):
-    """A task whose body does, in its middle, what the test has put into ``slow.meanwhile``."""
-    meanwhile = []
-    made = []
-
-    @station.app.task(name="shop.slow")
-    def slow(user_id):
-        made.append(user_id)
-        number = len(made)
-        while meanwhile:
-            meanwhile.pop()()
-        return number
-
-    task = station.app.tasks["shop.slow"]
-    task.meanwhile, task.made = meanwhile, made
-    return task
-
-
 def test_what_was_invalidated_while_it_was_made_does_not_come_back(station, slow):
     cache = ResultCache(slow)
     cache.get_or_dispatch(7)

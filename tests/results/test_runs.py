@@ -95,3 +95,24 @@ def test_it_has_a_twin_for_async_code(report):
     sent = ResultCache(report).get_or_dispatch(7)
 
     assert async_to_sync(alook_up)("default", sent.task_id).status is Status.PENDING
+
+
+@pytest.mark.django_db(transaction=True)  # only a commit makes the record last as long
+def test_a_task_that_waits_for_days_can_be_looked_up_as_long(station, report, clock):
+    cache = ResultCache(report, lock_timeout=3 * 86_400)
+    sent = cache.get_or_dispatch(7)
+    clock.shift(86_400 + 60)
+    assert cache.peek(7).status is Status.PENDING
+
+    assert look_up("default", sent.task_id).status is Status.PENDING
+
+
+def test_what_is_looked_up_is_not_fresh_when_it_is_stale(station, report, clock):
+    cache = ResultCache(report, timeout=60, stale_for=600)
+    sent = cache.get_or_dispatch(7)
+    station.run_next()
+    clock.shift(100)
+
+    state = look_up("default", sent.task_id)
+
+    assert (cache.peek(7).status, state.status) == (Status.STALE, Status.STALE)

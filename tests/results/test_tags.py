@@ -85,3 +85,26 @@ def test_tags_that_are_no_texts_are_refused(report):
 
     with pytest.raises(ConfigurationError, match=r"tags returned \(7,\); return texts"):
         cache.get_or_dispatch(7)
+
+
+def test_a_value_without_the_tags_of_today_does_not_count(station, report):
+    """Made by another ResultCache of the same task, or by the deployment before the one that has the tag."""
+    ResultCache(report).get_or_dispatch(7)
+    station.run_next()
+    tagged = ResultCache(report, tags=("user:{user_id}",))
+    tagged.invalidate_tag("user:7")
+
+    assert tagged.get_or_dispatch(7).dispatched
+
+
+def test_a_tag_lives_as_long_as_the_longest_value_that_has_it(station, report, slow, clock):
+    long, short = (
+        ResultCache(report, timeout=None, tags=("user:{user_id}",)),
+        ResultCache(slow, timeout=60, tags=("user:{user_id}",)),
+    )
+    for cache in (long, short):
+        cache.get_or_dispatch(7)
+        station.run_next()
+    clock.shift(2 * 86_400)
+
+    assert long.peek(7).status is Status.HIT
