@@ -180,3 +180,13 @@ def test_a_task_goes_on_while_its_progress_can_not_be_written(station, settings)
 def test_a_percentage_is_100_only_at_the_end(progress, fraction, percent):
     assert (progress.fraction, progress.percent) == (fraction, percent)
     assert progress.is_determinate is (fraction is not None)
+
+
+def test_another_message_is_said_soon_also_when_the_last_one_came_to_its_end():
+    said, now = [], [0.0]
+    speaker = Speaker(lambda *what: said.append(what), clock=lambda: now[0])
+    for number in range(1, 1001):
+        speaker.say(number, 1000, "reading")
+    speaker.say(0, None, "writing the file")  # and says nothing more for five minutes
+
+    assert said[-1] == (0, None, "writing the file")

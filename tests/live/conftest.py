@@ -103,3 +103,11 @@ def result_env(result_caches: dict[str, Any]) -> Callable[..., dict[str, str]]:
     from result_caches import environment
 
     return lambda caches=None, **taskkit: environment(_django_env(), caches or result_caches, **taskkit)
+
+
+@pytest.fixture
+def server() -> Iterator[harness.RedisServer]:
+    """A Redis that the test may kill, and that then has what it had."""
+    server = harness.RedisServer(durable=True).start()
+    yield server
+    server.close()

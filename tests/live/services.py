@@ -12,59 +12,53 @@ import subprocess
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import kombu
 from kombu.exceptions import OperationalError
 from waiting import free_port, unavailable, wait_until
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 T = TypeVar("T")
 
 
-class RedisServer:
-    """A private, empty Redis on a free port of loopback. `kill` and `start` make an outage: the port stays.
+class Server:
+    """A private, empty server on a free port of loopback. `kill` and `start` make an outage: the port stays."""
 
-    With `durable`, what it held is there again after the outage.
-    """
+    program: str
 
-    def __init__(self, durable: bool = False) -> None:
-        self.durable = durable
-        self.binary = shutil.which("redis-server")
+    def __init__(self) -> None:
+        self.binary = shutil.which(self.program)
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="taskkit-redis-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="taskkit-server-"))
+        self.log = self.folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def installed(self) -> bool:
         return self.binary is not None
 
-    def url(self, database: int = 0) -> str:
-        return f"redis://127.0.0.1:{self.port}/{database}"
-
-    def start(self) -> RedisServer:
-        assert self.binary, "there is no redis-server binary on this machine"
-        options = {"port": self.port, "bind": "127.0.0.1", "databases": 4096, "save": "", "dir": self.folder}
-        if self.durable:
-            options.update(appendonly="yes", appendfsync="always")
-        command = [self.binary]
-        for name, value in options.items():
-            command += [f"--{name}", str(value)]
-        with open(self.folder / "redis.log", "ab") as log:
+    def start(self) -> Self:
+        assert self.binary, f"there is no {self.program} on this machine"
+        with open(self.log, "ab") as log:
+            command = [self.binary, *self.options()]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self._answers, 60, f"redis-server on port {self.port} answers")
+        wait_until(self._runs_and_answers, 60, f"{self.program} on port {self.port} answers")
         return self
 
-    def _answers(self) -> bool:
-        import redis
+    def options(self) -> list[str]:
+        raise NotImplementedError
 
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def _runs_and_answers(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise RuntimeError(f"redis-server ended:\n{(self.folder / 'redis.log').read_text()}")
-        with redis.Redis(port=self.port, socket_timeout=2) as client:
-            try:
-                return bool(client.ping())
-            except redis.ConnectionError:
-                return False
+            raise RuntimeError(f"{self.program} ended with {self.process.returncode}:\n{self.log.read_text()}")
+        return self.answers()
 
     def kill(self) -> None:
         """End it at once; what it held is gone, unless it is durable."""
@@ -77,50 +71,55 @@ class RedisServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class MemcachedServer:
-    """A private, empty memcached on a free port of loopback. `kill` and `start` make an outage: the port stays."""
+class RedisServer(Server):
+    """A Redis. With `durable`, what it held is there again after an outage."""
 
-    def __init__(self) -> None:
-        self.binary = shutil.which("memcached")
-        self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+    program = "redis-server"
 
-    @property
-    def installed(self) -> bool:
-        return self.binary is not None
+    def __init__(self, durable: bool = False) -> None:
+        super().__init__()
+        self.durable = durable
+
+    def url(self, database: int = 0) -> str:
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+    def options(self) -> list[str]:
+        options = {"port": self.port, "bind": "127.0.0.1", "databases": 4096, "save": "", "dir": self.folder}
+        if self.durable:
+            options.update(appendonly="yes", appendfsync="always")
+        return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+    def answers(self) -> bool:
+        import redis
+
+        with redis.Redis(port=self.port, socket_timeout=2) as client:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+
+class MemcachedServer(Server):
+    """A memcached."""
+
+    program = "memcached"
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> MemcachedServer:
-        assert self.binary, "there is no memcached binary on this machine"
+    def options(self) -> list[str]:
         # Root has to name a user; any other may not.
         user = ["-u", "nobody"] if os.getuid() == 0 else []
-        command = [self.binary, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", *user]
-        self.process = subprocess.Popen(command, start_new_session=True)
-        wait_until(self._answers, 60, f"memcached on port {self.port} answers")
-        return self
+        return ["-l", "127.0.0.1", "-p", str(self.port), "-U", "0", *user]
 
-    def _answers(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise RuntimeError(f"memcached ended with {self.process.returncode}")
+    def answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
                 connection.sendall(b"version\r\n")
                 return connection.recv(100).startswith(b"VERSION")
         except OSError:
             return False
-
-    def kill(self) -> None:
-        """End it at once; what it held is gone."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
-
-    def close(self) -> None:
-        self.kill()
 
 
 class Redis:

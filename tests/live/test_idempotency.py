@@ -264,12 +264,6 @@ def test_a_run_longer_than_its_lease_keeps_its_key(start, pool, folder, both_end
 
 class TestWithoutItsStore:
     @pytest.fixture
-    def server(self):
-        server = harness.RedisServer(durable=True).start()
-        yield server
-        server.close()
-
-    @pytest.fixture
     def store_url(self, server):
         return server.url()
 

@@ -34,13 +34,6 @@ def fresh_watch():
 
 
 @pytest.fixture
-def server():
-    server = harness.RedisServer(durable=True).start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def on_server(server, broker):
     """Put the broker, and the results, on a Redis that the test may kill."""
     broker.settings.update(broker_url=server.url(), result_backend=server.url())

@@ -32,14 +32,6 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def server():
-    """A Redis that the test may kill, and that then has what it had."""
-    server = harness.RedisServer(durable=True).start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def start(start_worker, broker, result_env):
     def start(pool="threads", concurrency=2, caches=None, **options):
         return start_worker(

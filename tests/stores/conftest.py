@@ -17,18 +17,21 @@ TABLE = "taskkit_test_cache"
 _databases = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def redis_server():
+def _started(name):
     if LIVE not in sys.path:
         sys.path.append(LIVE)
-    from services import RedisServer
+    import services
 
-    server = RedisServer()
+    server = getattr(services, name)()
     if not server.installed:
-        pytest.skip("there is no redis-server on this machine")
-    server.start()
-    yield server
+        pytest.skip(f"there is no {server.program} on this machine")
+    yield server.start()
     server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    yield from _started("RedisServer")
 
 
 @pytest.fixture
@@ -40,16 +43,7 @@ def redis_url(redis_server):
 @pytest.fixture(scope="session")
 def memcached_server():
     pytest.importorskip("pymemcache")
-    if LIVE not in sys.path:
-        sys.path.append(LIVE)
-    from services import MemcachedServer
-
-    server = MemcachedServer()
-    if not server.installed:
-        pytest.skip("there is no memcached on this machine")
-    server.start()
-    yield server
-    server.close()
+    yield from _started("MemcachedServer")
 
 
 @pytest.fixture

@@ -108,37 +108,33 @@ def test_the_mutex_is_given_back_whatever_happens(cache, store):
     assert cache.get("taskkit:a.mutex") is None
 
 
-def test_who_was_stopped_while_it_had_the_mutex_does_not_write_any_more(cache, store, monkeypatch):
-    now = [0.0]
+@pytest.fixture
+def stopped(cache, monkeypatch):
+    """Who has the mutex stands still until its lease is over; gives what reads the cache all the same."""
+    now, get = [0.0], cache.get
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    get = cache.get
 
     def slow(*args, **kwargs):
         now[0] += module.LEASE
         return get(*args, **kwargs)
 
     cache.get = slow
+    return get
+
+
+def test_who_was_stopped_while_it_had_the_mutex_does_not_write_any_more(store, stopped):
     with pytest.raises(StoreError, match="took seconds"):
         store.swap("taskkit:a", b"0", b"1", ttl=60)
 
-    assert get("taskkit:a") == b"0"
-    assert get("taskkit:a.mutex"), "it may be someone else's by now"
+    assert stopped("taskkit:a") == b"0"
+    assert stopped("taskkit:a.mutex"), "it may be someone else's by now"
 
 
-def test_who_was_stopped_while_it_had_the_mutex_trades_nothing_any_more(cache, store, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    get = cache.get
-
-    def slow(*args, **kwargs):
-        now[0] += module.LEASE
-        return get(*args, **kwargs)
-
-    cache.get = slow
+def test_who_was_stopped_while_it_had_the_mutex_trades_nothing_any_more(store, stopped):
     with pytest.raises(StoreError, match="took seconds"):
         store.trade("taskkit:a", b"0", "taskkit:value", "a value", timeout=60)
 
-    assert (get("taskkit:a"), get("taskkit:value")) == (b"0", None)
+    assert (stopped("taskkit:a"), stopped("taskkit:value")) == (b"0", None)
 
 
 def test_of_many_who_write_a_new_value_one_does_in_a_single_step(cache, store):

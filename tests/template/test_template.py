@@ -164,6 +164,20 @@ def test_the_tests_of_the_project_pass(baked):
     assert " skipped" not in shown
 
 
+def said_when_deployed(shop, expression, **environment):
+    """What ``check --deploy`` prints, and then the value of ``expression``."""
+    code = (
+        "import django; django.setup()\n"
+        "from django.conf import settings\n"
+        "from django.core.management import call_command\n"
+        "from config.celery import app\n"
+        "call_command('check', deploy=True, fail_level='WARNING')\n"
+        f"print({expression})"
+    )
+    deployed = {"DEBUG": "no", "ALLOWED_HOSTS": "example.org", "DJANGO_SETTINGS_MODULE": "config.settings"}
+    return shop.run("-c", code, **environment, **deployed)
+
+
 @pytest.mark.parametrize(
     ("url", "transport"),
     [
@@ -173,16 +187,7 @@ def test_the_tests_of_the_project_pass(baked):
     ],
 )
 def test_each_broker_gets_a_transport_that_loses_nothing(shop, url, transport):
-    code = (
-        "import django; django.setup()\n"
-        "from django.core.management import call_command\n"
-        "from config.celery import app\n"
-        "call_command('check', deploy=True, fail_level='WARNING')\n"
-        "print(app.conf.broker_transport)"
-    )
-    deployed = {"DEBUG": "no", "ALLOWED_HOSTS": "example.org", "DJANGO_SETTINGS_MODULE": "config.settings"}
-
-    shown = shop.run("-c", code, BROKER_URL=url, **deployed)
+    shown = said_when_deployed(shop, "app.conf.broker_transport", BROKER_URL=url)
 
     assert "no issues" in shown
     assert shown.split()[-1] == str(transport)
@@ -196,16 +201,7 @@ def test_each_broker_gets_a_transport_that_loses_nothing(shop, url, transport):
     ],
 )
 def test_each_cache_is_one_that_web_and_workers_share(shop, url, cache):
-    code = (
-        "import django; django.setup()\n"
-        "from django.conf import settings\n"
-        "from django.core.management import call_command\n"
-        "call_command('check', deploy=True, fail_level='WARNING')\n"
-        "print(settings.CACHES['default']['BACKEND'])"
-    )
-    deployed = {"DEBUG": "no", "ALLOWED_HOSTS": "example.org", "DJANGO_SETTINGS_MODULE": "config.settings"}
-
-    shown = shop.run("-c", code, CACHE_URL=url, **deployed)
+    shown = said_when_deployed(shop, "settings.CACHES['default']['BACKEND']", CACHE_URL=url)
 
     assert "no issues" in shown
     assert shown.split()[-1] == cache
