@@ -34,7 +34,7 @@ HEAVY = (
     *(f"django_taskkit.dlq.{name}" for name in ("bulk", "editing", "preflight", "transfer", "transitions")),
     *("django_taskkit.dlq.redrive.chunk", "django_taskkit.dlq.redrive.runner", "django_taskkit.outbox.relay"),
     *("django_taskkit.admin", "django_taskkit.management", "django_taskkit.probe", "django_taskkit.testing"),
-    *("django_taskkit.backoff", "django_taskkit.stores", "django_taskkit.transports.redis"),
+    *("django_taskkit.backoff", "django_taskkit.results", "django_taskkit.stores", "django_taskkit.transports.redis"),
     *("django.contrib.admin", "django.contrib.sessions", "django.core.cache.backends.locmem", "django.test"),
     *("celery.bin", "cryptography", "kombu.transport.redis", "pytest", "redis", "sqlite3"),
 )

@@ -159,7 +159,7 @@ class ResultCache:
             kept = look(self.alias, call.key, call.tags)
         except RAISED:
             raise
-        except Exception as exc:
+        except Exception as exc:  # each cache has errors of its own
             return self._without_cache(call, exc)
         return self._dispatcher.ask(call, kept, anew=True)
 

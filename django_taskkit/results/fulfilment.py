@@ -70,8 +70,8 @@ def succeeded(request: Any, value: Any) -> None:
     making: Making | None = getattr(request, _MAKING, None)
     if making is None:
         return
-    if getattr(request, "taskkit_sent_again", False):  # what it has sent under its own id makes the value
-        ended_without_result(request, is_sent_again=True)
+    if _is_sent_again(request):
+        ended_without_result(request)
         return
     making.end()
     order = making.order
@@ -119,8 +119,17 @@ def will_run_again(request: Any, when: float | datetime | None) -> None:
 
 
 @harmless
-def ended_without_result(request: Any, *, is_sent_again: bool) -> None:
+def ended_without_result(request: Any) -> None:
     """Note that the run has ended by ``Ignore``: for good, or because another message goes on under its id."""
+    _end_without_result(request, is_sent_again=_is_sent_again(request))
+
+
+def _is_sent_again(request: Any) -> bool:
+    """Say whether the run has sent a message under its own id, which makes the value now."""
+    return bool(getattr(request, "taskkit_sent_again", False))
+
+
+def _end_without_result(request: Any, *, is_sent_again: bool) -> None:
     making = _take(request)
     if making is None:
         return
@@ -139,7 +148,7 @@ def replaced(request: Any, signature: Any) -> None:
     heir = None if making is None else _with_id(signature, request.id)
     if making is not None and heir is not None:
         heir["options"]["headers"] = {**(heir["options"].get("headers") or {}), RESULT_HEADER: making.order.header()}
-        ended_without_result(request, is_sent_again=True)
+        _end_without_result(request, is_sent_again=True)
 
 
 def _with_id(signature: Any, task_id: object) -> Any:
@@ -154,6 +163,9 @@ def _with_id(signature: Any, task_id: object) -> Any:
 @harmless
 def failed(request: Any, exc: BaseException, *, is_dead_letter: bool) -> None:
     """Note that the run was the last one, in the process that ran it."""
+    if _is_sent_again(request):
+        ended_without_result(request)
+        return
     making = _take(request)
     if making is not None:
         _note_failure(making, exc, is_dead_letter=is_dead_letter)

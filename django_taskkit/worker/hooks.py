@@ -90,8 +90,8 @@ def _once(function: Callable[..., Any], around: Callable[[Any], Callable[..., An
 def _capturing(handle_failure: Callable[..., Any]) -> Callable[..., Any]:
     def capture_then_handle(self: TraceInfo, task: Task, req: Context, *args: Any, **kwargs: Any) -> Any:
         recorded = capture(task, req, self.retval)
-        if getattr(req, RESULT_HEADER, None) is not None or req.is_eager:
-            _tell_results(req, self.retval, recorded)
+        if (results := _results_of(req)) is not None:
+            results.failed(req, self.retval, is_dead_letter=recorded)
         try:
             einfo = handle_failure(self, task, req, *args, **kwargs)
         except Exception as exc:
@@ -109,12 +109,8 @@ def _capturing(handle_failure: Callable[..., Any]) -> Callable[..., Any]:
 
 def _beginning(on_task_init: Callable[..., Any]) -> Callable[..., Any]:
     def begin_then_init(self: BaseLoader, task_id: str, task: Task, *args: Any, **kwargs: Any) -> Any:
-        request = task.request
-        # As at the end, this is all that a task pays whose result nobody caches.
-        if getattr(request, RESULT_HEADER, None) is not None or request.is_eager:
-            from django_taskkit.results.fulfilment import began
-
-            began(request)
+        if (results := _results_of(task.request)) is not None:
+            results.began(task.request)
         return on_task_init(self, task_id, task, *args, **kwargs)
 
     return begin_then_init
@@ -123,10 +119,8 @@ def _beginning(on_task_init: Callable[..., Any]) -> Callable[..., Any]:
 def _ending(handle_ignore: Callable[..., Any]) -> Callable[..., Any]:
     def end_then_handle(self: TraceInfo, task: Task, req: Context, *args: Any, **kwargs: Any) -> Any:
         _on_end(req, note="Ignore")
-        if getattr(req, RESULT_HEADER, None) is not None or req.is_eager:
-            from django_taskkit.results.fulfilment import ended_without_result
-
-            ended_without_result(req, is_sent_again=bool(getattr(req, "taskkit_sent_again", False)))
+        if (results := _results_of(req)) is not None:
+            results.ended_without_result(req)
         return handle_ignore(self, task, req, *args, **kwargs)
 
     return end_then_handle
@@ -134,10 +128,8 @@ def _ending(handle_ignore: Callable[..., Any]) -> Callable[..., Any]:
 
 def _succeeding(mark_as_done: Callable[..., Any]) -> Callable[..., Any]:
     def mark_then_end(self: Backend, task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if request is not None and (getattr(request, RESULT_HEADER, None) is not None or request.is_eager):
-            from django_taskkit.results.fulfilment import succeeded
-
-            succeeded(request, result)
+        if request is not None and (results := _results_of(request)) is not None:
+            results.succeeded(request, result)
         marked = mark_as_done(self, task_id, result, request, *args, **kwargs)
         if request is not None:
             _on_end(request)
@@ -191,33 +183,28 @@ def _aware(when: Any, app: Any) -> Any:
 
 def _replacing(on_replace: Callable[..., Any]) -> Callable[..., Any]:
     def tell_then_replace(self: Task, signature: Any, *args: Any, **kwargs: Any) -> Any:
-        request = self.request
-        if getattr(request, RESULT_HEADER, None) is not None:
-            from django_taskkit.results.fulfilment import replaced
-
-            replaced(request, signature)
+        if (results := _results_of(self.request)) is not None:
+            results.replaced(self.request, signature)
         return on_replace(self, signature, *args, **kwargs)
 
     return tell_then_replace
 
 
-def _tell_results(request: Context, exc: BaseException, recorded: bool) -> None:
-    from django_taskkit.results.fulfilment import ended_without_result, failed
+def _results_of(request: Any) -> Any:
+    """Return what is to be told of a run whose result a ``ResultCache`` wants, else None: that is all others pay."""
+    if getattr(request, RESULT_HEADER, None) is None and not request.is_eager:
+        return None
+    from django_taskkit.results import fulfilment
 
-    if getattr(request, "taskkit_sent_again", False):
-        ended_without_result(request, is_sent_again=True)
-    else:
-        failed(request, exc, is_dead_letter=recorded)
+    return fulfilment
 
 
 def _on_retry(*, sender: Task, request: Context, reason: Any = None, **kwargs: Any) -> None:
     # A cold shutdown says "retry" without retrying; it gives no reason.
     if not isinstance(reason, Retry):
         return
-    if getattr(request, RESULT_HEADER, None) is not None or request.is_eager:
-        from django_taskkit.results.fulfilment import will_run_again
-
-        will_run_again(request, _aware(reason.when, sender.app))
+    if (results := _results_of(request)) is not None:
+        results.will_run_again(request, _aware(reason.when, sender.app))
     if not signals.task_retry_scheduled.has_listeners(signals.RetryScheduled):
         return
     exc = reason.exc
