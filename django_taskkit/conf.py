@@ -21,6 +21,7 @@ CHOICES = {
     "capture": ("all", "opt_in"),
     "outbox": ("on_failure", "always", "never"),
     "unsafe_arguments": ("error", "warn", "allow"),
+    "beat_lock": ("database", "store", "off"),
 }
 
 
@@ -106,6 +107,20 @@ class Settings:
     shared_store: str = "default"
     """Where workers share retry budgets, breakers and idempotency keys: the alias of a cache, or the URL of a Redis."""
 
+    metrics: tuple[str, ...] = ()
+    """What workers, beat, relay and web count for: ``"prometheus"``, ``"opentelemetry"``, or both; empty: nothing."""
+
+    beat_lock: str = "database"
+    """Where beat says that it is the only one: ``"database"``, ``"store"`` (``SHARED_STORE``), or ``"off"``. A second
+    beat waits, and takes over when the first is gone."""
+
+    health_dir: str = ""
+    """The folder of the files by which ``taskkit health`` knows that a process works, as an absolute path; empty: one
+    below the system's folder for temporary files."""
+
+    site_url: str = ""
+    """Where the project's admin is reached, such as ``"https://shop.example"``: alerts link to it; empty: no links."""
+
 
 _LEAST = {
     "message_max_length": 100,
@@ -125,8 +140,15 @@ _UNITS = {
 }
 _MAY_BE_NONE = ("delivery_limit", "long_delay", "retention_days", "dead_warn_count", "dead_warn_age_days")
 _YES_OR_NO = ("hold_workflows",)
-_TEXTS = ("release", "spool_queue", "spool_dir", "shared_store")
-_LISTS = {"redact": "'password', 'token'", "intake_queues": "'dead'", "editable": "'orders.*'"}
+_TEXTS = ("release", "spool_queue", "spool_dir", "shared_store", "health_dir", "site_url")
+_FOLDERS = {"spool_dir": "/var/lib/project/spool", "health_dir": "/run/project"}
+_LISTS = {
+    "redact": "'password', 'token'",
+    "intake_queues": "'dead'",
+    "editable": "'orders.*'",
+    "metrics": "'prometheus'",
+}
+_OF_LISTS = {"metrics": ("prometheus", "opentelemetry")}
 
 
 def problems(raw: Any) -> list[str]:
@@ -153,11 +175,13 @@ def _complaint(name: str, value: Any) -> str | None:
         return None if value in CHOICES[name] else f"give one of {', '.join(map(repr, CHOICES[name]))}"
     if name in _LISTS:
         names = not isinstance(value, str) and isinstance(value, (Sequence, set, frozenset))
+        if names and name in _OF_LISTS and any(item not in _OF_LISTS[name] for item in value):
+            return f"give a list of {' and '.join(map(repr, _OF_LISTS[name]))}, or of one of them"
         if names and all(isinstance(item, str) and item for item in value):
             return None
         return f"give a list of names, for example [{_LISTS[name]}]"
-    if name == "spool_dir" and isinstance(value, str) and value and not os.path.isabs(value):
-        return "give an absolute path, such as '/var/lib/project/spool', which is the same folder in every process"
+    if name in _FOLDERS and isinstance(value, str) and value and not os.path.isabs(value):
+        return f"give an absolute path, such as {_FOLDERS[name]!r}, which is the same folder in every process"
     if name in _YES_OR_NO:
         return None if isinstance(value, bool) else "give True or False"
     if name in _TEXTS:

@@ -51,6 +51,12 @@ HOLD_HEADER = "taskkit_hold"
 RESULT_HEADER = "taskkit_result"
 """Where the worker puts what the task returns, for whom a ``ResultCache`` has sent it; see ``results.order``."""
 
+SENT_AT_HEADER = "taskkit_sent_at"
+"""When the message was handed to the broker, as seconds since 1970 by the sender's clock."""
+
+REQUEST_ID_HEADER = "taskkit_request_id"
+"""The id of the web request that started the task, or the task that sent it; see ``request_ids``."""
+
 NO_ID_PREFIX = "no-id-"
 """What the task id of a message without one begins with."""
 
@@ -64,7 +70,9 @@ _OF_RETRIES = (
 )
 """What is true of the retries so far, and of none after a requeue."""
 
-_CHANGED_BY_REQUEUE = frozenset({"retries", "eta", "expires", GENERATION_HEADER, REQUEUED_AT_HEADER, *_OF_RETRIES})
+_CHANGED_BY_REQUEUE = frozenset(
+    {"retries", "eta", "expires", GENERATION_HEADER, REQUEUED_AT_HEADER, SENT_AT_HEADER, *_OF_RETRIES}
+)
 
 RAW_MESSAGE = "taskkit_message"
 """The key under which a worker hands the message as received to the process that runs the task."""

@@ -25,6 +25,10 @@ class PublishError(TaskkitError):
     """The broker did not take a message."""
 
 
+class BrokerUnreachableError(PublishError):
+    """No connection to the broker, or no answer in time, so trying the next message is pointless."""
+
+
 class NoQueueError(PublishError):
     """The broker has no queue that the message would reach."""
 

@@ -22,11 +22,18 @@ def test_settings_follow_override_settings(settings):
     assert conf.current().release == ""
 
 
+@pytest.mark.parametrize("names", [[], ["prometheus"], ("opentelemetry", "prometheus")])
+def test_metrics_are_for_one_library_or_two_or_none(settings, names):
+    settings.TASKKIT = {"METRICS": names}
+
+    assert conf.current().metrics == tuple(names)
+
+
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
         ({"RELAESE": "1"}, "TASKKIT['RELAESE'] is not a setting; did you mean 'RELEASE'?"),
-        ({"XYZ": 1}, "TASKKIT['XYZ'] is not a setting; the settings are CAPTURE, "),
+        ({"XYZ": 1}, "TASKKIT['XYZ'] is not a setting; the settings are BEAT_LOCK, CAPTURE, "),
         ({7: 1}, "TASKKIT[7] is not a setting"),
         ({"CAPTURE": "none"}, "TASKKIT['CAPTURE'] is 'none'; give one of 'all', 'opt_in'."),
         ({"REDACT": "password"}, "TASKKIT['REDACT'] is 'password'; give a list of names"),
@@ -39,6 +46,11 @@ def test_settings_follow_override_settings(settings):
         ({"DEAD_WARN_AGE_DAYS": "30"}, "give a whole number of days, 1 or more, or None"),
         ({"SPOOL_DIR": "spool"}, "TASKKIT['SPOOL_DIR'] is 'spool'; give an absolute path"),
         ({"SPOOL_DIR": "~/spool"}, "give an absolute path"),
+        ({"HEALTH_DIR": "run"}, "TASKKIT['HEALTH_DIR'] is 'run'; give an absolute path, such as '/run/project'"),
+        ({"BEAT_LOCK": True}, "TASKKIT['BEAT_LOCK'] is True; give one of 'database', 'store', 'off'."),
+        ({"METRICS": "prometheus"}, "TASKKIT['METRICS'] is 'prometheus'; give a list of names, for example"),
+        ({"METRICS": ["statsd"]}, "TASKKIT['METRICS'] is ['statsd']; give a list of 'prometheus' and 'opentelemetry'"),
+        ({"SITE_URL": None}, "TASKKIT['SITE_URL'] is None; give a text"),
         (["RELEASE"], "TASKKIT is ['RELEASE'], but it has to be a dict"),
     ],
 )

@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Top first. A name stands for the module or package and for all that is in it, unless a longer name says otherwise.
 LAYERS = (
-    ("admin", "management", "probe", "checks", "backends", "observability", "templatetags", "testing"),
-    ("dlq", "outbox", "worker", "transports", "base_tasks", "results", "routing"),
-    ("models", "dlq.models", "dlq.redrive.model", "outbox.model", "migrations"),
-    ("envelope", "progress"),
+    ("admin", "management", "probe", "doctor", "checks", "backends", "observability", "templatetags", "testing"),
+    ("dlq", "outbox", "worker", "beat", "transports", "base_tasks", "results", "routing"),
+    ("models", "beat.model", "dlq.models", "dlq.redrive.model", "outbox.model", "migrations"),
+    ("envelope", "progress", "request_ids"),
     ("origin", "running", "stores", "arguments", "argument_kinds", "call_keys"),
     ("conf", "signals"),
-    ("backoff", "exceptions"),
+    ("backoff", "exceptions", "process_identity", "observability.health.files"),
 )
 LEVELS = {name: number for number, names in enumerate(LAYERS) for name in names}
 FREE = {"", "apps"}  # the package itself, whose names are imported when first used, and what puts it all together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -15,15 +16,12 @@ from kombu import Producer, Queue
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
 from django_taskkit.dlq.text import storable
-from django_taskkit.envelope import Envelope
+from django_taskkit.envelope import SENT_AT_HEADER, Envelope
+from django_taskkit.exceptions import BrokerUnreachableError as BrokerUnreachableError
 from django_taskkit.exceptions import NoQueueError, PublishError
 
 #: Seconds to wait for a broker that accepts a connection and then says nothing.
 ANSWER_TIMEOUT = 10.0
-
-
-class BrokerUnreachableError(PublishError):
-    """No connection to the broker, so trying the next message is pointless."""
 
 
 def timeouts(driver: str) -> dict[str, Any]:
@@ -132,13 +130,16 @@ class Publisher:
     def _hand_over(
         self, producer: Producer, envelope: Envelope, exchange: str, routing_key: str, declare: list[Queue]
     ) -> None:
+        headers = dict(envelope.headers)
+        if "id" in headers:  # a task; its time in the queue begins now, however long it has waited elsewhere
+            headers[SENT_AT_HEADER] = time.time()
         producer.publish(
             envelope.body,
             exchange=exchange,
             routing_key=routing_key,
             content_type=envelope.content_type,
             content_encoding=envelope.content_encoding,
-            headers=dict(envelope.headers),
+            headers=headers,
             declare=declare,
             mandatory=True,
             confirm_timeout=ANSWER_TIMEOUT,

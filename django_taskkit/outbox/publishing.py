@@ -23,13 +23,14 @@ from django_taskkit.dlq.death import Death
 from django_taskkit.dlq.models import Reason
 from django_taskkit.dlq.publisher import ANSWER_TIMEOUT
 from django_taskkit.dlq.recorder import record
-from django_taskkit.envelope import WAITS_FOR_HEADER
+from django_taskkit.envelope import REQUEST_ID_HEADER, SENT_AT_HEADER, WAITS_FOR_HEADER
 from django_taskkit.exceptions import PublishError
 from django_taskkit.outbox import UNTIL_DUE, delays
 from django_taskkit.outbox.brokers import is_relays_broker
 from django_taskkit.outbox.keeping import envelope_of, eta_of, exchange_name, is_in_transaction, keep
 from django_taskkit.outbox.model import OutboxReason
 from django_taskkit.outbox.presence import watch
+from django_taskkit.request_ids import current_request_id
 from django_taskkit.running import running_under
 
 logger = logging.getLogger("django_taskkit")
@@ -106,6 +107,10 @@ class TaskProducer:
             # An error goes to Celery's dispatcher, which keeps the event for later.
             return None if self._is_kept else self._producer.publish(body, **options)
         headers = options.get("headers") or {}
+        if "id" in headers:  # protocol 1 has its own in the body, and no headers
+            headers[SENT_AT_HEADER] = time.time()
+            if request_id := current_request_id():
+                headers[REQUEST_ID_HEADER] = request_id
         # RabbitMQ would drop the message by itself when its time is up, and nobody would know. The worker looks at
         # the header.
         if options.get("expiration") is not None and (headers.get("expires") or _of_protocol_1(body, "expires")):

@@ -56,7 +56,10 @@ def test_the_same_message_is_sent_again(station, letter):
     assert message.body == bytes(letter.body)
     assert (message.content_type, message.content_encoding) == (letter.content_type, letter.content_encoding)
     assert message.headers.pop("taskkit_requeued_at") > letter.died_at.timestamp()
-    assert message.headers == {**letter.headers, "retries": 0, "expires": None, "taskkit_generation": 1}
+    sent_at = message.headers["taskkit_sent_at"]
+    assert sent_at > letter.headers["taskkit_sent_at"]
+    again = {"retries": 0, "expires": None, "taskkit_generation": 1, "taskkit_sent_at": sent_at}
+    assert message.headers == {**letter.headers, **again}
     assert message.properties["priority"] == 3
     assert message.properties["correlation_id"] == "the-id"
 

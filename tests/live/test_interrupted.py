@@ -33,7 +33,7 @@ def interrupted(wire, conversation):
                 connection = talking._connection if isinstance(talking, Publisher) else talking
                 connection.default_channel.queue_declare("", exclusive=True)
                 wire.go_dead()
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt  # noqa: TRY301 (as the signal does)
         except BaseException as exc:
             ended.append(exc)
 

@@ -46,7 +46,7 @@ def sent(station):
         for name, value in message.properties.items()
         if name not in {"delivery_tag", "delivery_info", "body_encoding"}
     }
-    headers = {name: value for name, value in message.headers.items() if name != "origin"}
+    headers = {name: value for name, value in message.headers.items() if name not in {"origin", "taskkit_sent_at"}}
     delivery = {
         name: value
         for name, value in message.properties["delivery_info"].items()
@@ -313,6 +313,14 @@ def test_the_relayed_message_is_the_one_that_would_have_been_published(station, 
     assert sent(station) == published
     assert station.waiting() == 0
     assert rows() == []
+
+
+def test_its_time_in_the_queue_begins_when_the_broker_gets_it(station, add):
+    add.apply_async((1,), outbox=True)
+    (row,) = rows()
+    Relay(station.app).run_once()
+
+    assert station.take().headers["taskkit_sent_at"] > row.headers["taskkit_sent_at"]
 
 
 def test_a_compressed_message_is_relayed_as_it_was_before_compression(station, add):

@@ -1,0 +1,1 @@
+"""What a running system shows: logs, metrics, health, and what its queues hold."""
