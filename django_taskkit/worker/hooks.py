@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     Task = CeleryTask[Any, Any]
 
-STEP = "django_taskkit.worker.consumers:DeadLetterStep"
+STEPS = ("django_taskkit.worker.consumers:DeadLetterStep", "django_taskkit.routing.declaring:DeclareLanes")
 
 
 def install() -> None:
@@ -67,8 +67,7 @@ def install() -> None:
     requests: Any = strategy
     requests.create_request_cls = _once(requests.create_request_cls, _guarding)
     blueprint: Any = Consumer.Blueprint
-    if STEP not in blueprint.default_steps:
-        blueprint.default_steps = [*blueprint.default_steps, STEP]
+    blueprint.default_steps = list(dict.fromkeys([*blueprint.default_steps, *STEPS]))
     chords.install()
     for signal, receiver in (
         (celery_signals.task_retry, _on_retry),

@@ -12,16 +12,21 @@ from django.utils import translation
 
 VERBS = {
     "discard": "django_taskkit.management.discard",
+    "doctor": "django_taskkit.management.doctor",
     "export": "django_taskkit.management.export",
+    "health": "django_taskkit.management.health",
     "import": "django_taskkit.management.import_",
     "list": "django_taskkit.management.list",
+    "metrics": "django_taskkit.management.metrics",
     "probe": "django_taskkit.management.probe",
     "purge": "django_taskkit.management.purge",
     "redrive": "django_taskkit.management.redrive",
     "relay": "django_taskkit.management.relay",
     "requeue": "django_taskkit.management.requeue",
+    "routes": "django_taskkit.management.routes",
     "schedule": "django_taskkit.management.schedule",
     "show": "django_taskkit.management.show",
+    "workers": "django_taskkit.management.workers",
 }
 """A verb is a module with ``HELP``, ``add_arguments(parser)`` and ``handle(command, **options)``."""
 

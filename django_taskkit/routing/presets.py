@@ -1,0 +1,100 @@
+"""Lanes that many projects need, as dicts for ``lanes(**by_workload(...))``; print one to see what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django_taskkit.exceptions import ConfigurationError
+from django_taskkit.routing.lane import PRIORITIES, Lane
+
+_OF_CONFIG = ".apps."
+
+
+def by_workload(
+    *, fast: Iterable[str] = (), slow: Iterable[str] = (), cpu: Iterable[str] = (), slow_limit: float = 3600
+) -> dict[str, Lane]:
+    """Return the lanes ``fast, default, slow`` and ``cpu``: no short task waits behind a long one.
+
+    Args:
+        fast: names or patterns of tasks that end within about a second and mostly wait for a network. Threads run
+            them, which no time limit ends: give the calls in them timeouts.
+        slow: of tasks that take minutes. A worker takes none ahead, so that none waits behind another one.
+        cpu: of tasks that compute, one process for each core, none taken ahead.
+        slow_limit: seconds after which a task in ``slow`` is killed; it gets a soft limit at nine tenths of it.
+    """
+    return {
+        "fast": Lane(tasks=_names("fast", fast), pool="threads", work="io"),
+        "default": Lane(),
+        "slow": Lane(
+            tasks=_names("slow", slow),
+            work="io",
+            prefetch=1,
+            time_limit=slow_limit,
+            soft_time_limit=round(slow_limit * 0.9, 3),
+        ),
+        "cpu": Lane(tasks=_names("cpu", cpu), work="cpu", prefetch=1),
+    }
+
+
+def by_priority(
+    *, critical: Iterable[str] = (), high: Iterable[str] = (), low: Iterable[str] = (), queue: str = ""
+) -> dict[str, Lane]:
+    """Return the lanes ``critical, high, default`` and ``low``, whose messages bear the priority of that name.
+
+    Each has a queue and workers of its own: no broker lets what is critical wait behind what is not. On Redis, a
+    worker that reads several of them takes the most urgent first as well.
+
+    Args:
+        critical: names or patterns of tasks; so ``high`` and ``low``. The rest is ``default``.
+        queue: one queue for all four instead, whose workers take the most urgent message first: Redis, or RabbitMQ
+            with ``queue_type="classic"``.
+    """
+    tasks = {"critical": critical, "high": high, "default": (), "low": low}
+    return {name: Lane(tasks=_names(name, tasks[name]), priority=name, queue=queue) for name in PRIORITIES}
+
+
+def by_app(*apps: str, **options: Any) -> dict[str, Lane]:
+    """Return a lane for each of ``apps``, with the tasks whose names begin with it, as those of Celery's autodiscovery.
+
+    ``by_app("billing", "shop.reports")`` gives ``billing`` with ``billing.*`` and ``reports`` with ``shop.reports.*``.
+    An entry of ``INSTALLED_APPS`` that names an app's configuration will do.
+
+    Args:
+        *apps: names of Python packages.
+        **options: for every one of the lanes, as for ``Lane``.
+
+    Raises:
+        ConfigurationError: two apps would have a lane of the same name, or something is no name.
+    """
+    found: dict[str, Lane] = {}
+    packages: dict[str, str] = {}
+    for app in apps:
+        package = app.partition(_OF_CONFIG)[0] if isinstance(app, str) else ""
+        if not package or "*" in package:
+            raise ConfigurationError(f"by_app({app!r}) makes no sense; give the name of an app, such as 'billing'")
+        name = package.rpartition(".")[2]
+        if name in found:
+            raise ConfigurationError(
+                f"by_app() has {packages[name]!r} and {package!r}, whose lanes would both be named {name!r}; write "
+                f"one of them yourself: Lane(tasks=['{package}.*'])"
+            )
+        found[name] = Lane(tasks=[f"{package}.*"], **options)
+        packages[name] = package
+    return found
+
+
+def retry_lane(name: str = "retry", **options: Any) -> dict[str, Lane]:
+    """Return one lane for retries: tasks with ``retry_queue = "retry"`` wait and run there again, out of the way.
+
+    Args:
+        name: of the lane. With another one, or with a prefix, tasks name the queue that ``lanes()`` shows for it.
+        **options: as for ``Lane``.
+    """
+    return {name: Lane(role="retry", **options)}
+
+
+def _names(option: str, tasks: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(tasks, str):
+        raise ConfigurationError(f"{option}={tasks!r} makes no sense; give a list of names, such as ['reports.*']")
+    return tuple(tasks)
