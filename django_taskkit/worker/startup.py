@@ -25,6 +25,7 @@ FILES_AT_A_TIME = 100
 
 def install() -> None:
     signals.celeryd_init.connect(_refuse_bad_settings, dispatch_uid="django_taskkit.settings", weak=False)
+    signals.celeryd_init.connect(_offer_report, dispatch_uid="django_taskkit.report", weak=False)
     signals.worker_ready.connect(_bring_in_files, dispatch_uid="django_taskkit.spool", weak=False)
 
 
@@ -38,6 +39,11 @@ def _refuse_bad_settings(*, instance: Any, **kwargs: Any) -> None:
     wrong += [f"{problem.text} {problem.hint}" for problem in store_problems(instance.app) if problem.unusable]
     if wrong:
         raise SystemExit("\n".join(wrong))
+
+
+def _offer_report(**kwargs: Any) -> None:
+    """Let the worker answer ``taskkit_report``; Celery looks for commands when it makes the worker."""
+    from django_taskkit.worker import report_command  # noqa: F401  (importing it registers the command)
 
 
 def _bring_in_files(**kwargs: Any) -> None:

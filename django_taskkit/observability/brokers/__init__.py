@@ -1,0 +1,1 @@
+"""How each broker is asked what waits in its queues: ``look(app, connection, names)``."""
