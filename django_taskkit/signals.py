@@ -11,6 +11,7 @@ The signals are sent in the process where the thing happened (often a worker), a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.dispatch import Signal
@@ -102,6 +103,25 @@ class BreakerChanged:
 
 
 breaker_changed = Signal()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeatRunsMissed:
+    """An entry of beat's schedule should have run while no beat was at work; sent by the beat that finds out."""
+
+    entry: str
+    task_name: str
+    count: int
+    """How often it should have run; of what is no plain interval, at most 1000 are counted."""
+    skipped: int
+    """How many of these are never made up for: Celery sends one at most."""
+    first: datetime
+    """When the first of them was due; with a time zone."""
+    since: datetime
+    """When a beat was seen at work last; with a time zone."""
+
+
+beat_runs_missed = Signal()
 
 
 def announce(signal: Signal, event: TaskEvent) -> list[tuple[Any, Any]]:
