@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from django_taskkit import conf
 from django_taskkit.dlq.project import project_app
 from django_taskkit.dlq.publisher import BrokerUnreachableError
 from django_taskkit.exceptions import NoAppError
+from django_taskkit.observability.health.signs import SignOfLife
 from django_taskkit.outbox.relay import Relay, Relayed
 
 logger = logging.getLogger("django_taskkit")
@@ -43,12 +46,20 @@ def handle(command: BaseCommand, **options: Any) -> None:
         raise CommandError(str(exc)) from exc
     report = Report(relay, options["health_file"])
     if options["once"]:
-        _run_once(command, relay, report)
+        try:
+            _run_once(command, relay, report)
+        finally:
+            report.end()
         return
+    if conf.current().metrics:
+        from django_taskkit.observability.metrics.serving import serve_if_asked
+
+        serve_if_asked()
     stop = threading.Event()
     with _stopped_by_signals(stop):
         command.stdout.write(f"The relay {relay.name} sends what waits in the outbox. Ctrl-C ends it.")
         relay.run(stop, options["interval"], report)
+        report.end()
     command.stdout.write(f"The relay {relay.name} has ended; it sent {_counted(report.published, 'message')}.")
 
 
@@ -119,12 +130,21 @@ class Report:
         self.relay = relay
         self.path = path
         self.published = self.brought_in = 0
+        self._sign = SignOfLife("relay", socket.gethostname())
 
     def __call__(self, done: Relayed) -> None:
         self.published += done.published
         self.brought_in += done.spooled + done.taken_in
+        if self.path is None and not self._sign.is_due():
+            return
+        facts = self._facts(done)
+        self._sign.write(facts)
         if self.path is not None:
-            self._write(self.path, self._facts(done))
+            self._write(self.path, facts)
+
+    def end(self) -> None:
+        """Take the sign of life away; what is killed leaves it."""
+        self._sign.remove()
 
     def _facts(self, done: Relayed) -> dict[str, Any]:
         errors = list(done.errors)
