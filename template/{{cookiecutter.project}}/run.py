@@ -1,4 +1,4 @@
-"""Run web, worker, beat and relay in one terminal, until Ctrl-C or until one of them ends.
+"""Run web, a worker for each lane, beat and relay in one terminal, until Ctrl-C or until one of them ends.
 
 Only the main process of each is ever signalled, never a group: a worker that gets TERM lets its tasks finish
 (a warm stop), and pool processes that got it too would die in the middle of them. Each runs in a session of
@@ -16,11 +16,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import django
+
 from config.environment import Environment
 
-#: Seconds for a warm stop; longer than CELERY_TASK_TIME_LIMIT, so that it always comes to its end.
-GRACE = 75
-#: Seconds for a cold stop of the worker; longer than CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT.
+#: Seconds for a cold stop of the workers; longer than CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT.
 COLD_GRACE = 20
 
 _output = threading.Lock()
@@ -28,7 +28,7 @@ _output = threading.Lock()
 
 def say(name, text):
     with _output, suppress(BrokenPipeError):
-        print(f"{name:>6} | {text}", flush=True)
+        print(f"{name:>16} | {text}", flush=True)
 
 
 class Part:
@@ -61,6 +61,19 @@ class Part:
             self.process.send_signal(number)
 
 
+def workers():
+    """Return a process for each lane of the settings; `manage.py taskkit workers` writes the same command lines."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
+    from django_taskkit.routing.processes import worker_process
+    from django_taskkit.routing.workers import worker_plans
+
+    from config.celery import app
+
+    app.loader.import_default_modules()  # tasks with a time limit of their own make a stop longer
+    return [worker_process(plan, "config") for plan in worker_plans(app)]
+
+
 class Runner:
     """Starts the parts, waits for the end, stops them."""
 
@@ -68,12 +81,15 @@ class Runner:
         self.stops = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_stop)
+        planned = workers()
+        #: Seconds for a warm stop, in which every task comes to its end.
+        self.grace = max(process.stop_grace for process in planned)
         self.web = Part("web", "manage.py", "runserver", "--noreload", address)
-        self.worker = Part("worker", "-m", "celery", "-A", "config", "worker", "--loglevel", "INFO")
+        self.workers = [Part(process.name, *process.arguments) for process in planned]
         self.beat = Part("beat", "-m", "celery", "-A", "config", "beat", "--loglevel", "INFO", "--pidfile=")
         health = str(Path(Environment(Path(".env")).text("VAR_DIR", "var"), "relay.json"))
         self.relay = Part("relay", "manage.py", "taskkit", "relay", "--health-file", health)
-        self.parts = [self.web, self.worker, self.beat, self.relay]
+        self.parts = [self.web, *self.workers, self.beat, self.relay]
 
     def _on_stop(self, number, frame):
         self.stops += 1
@@ -92,10 +108,11 @@ class Runner:
 
     def stop(self):
         asked = self.stops
-        for part in (self.beat, self.relay, self.web, self.worker):  # first what sends tasks, then what runs them
+        for part in (self.beat, self.relay, self.web, *self.workers):  # first what sends tasks, then what runs them
             part.signal(signal.SIGTERM)
-        if not self._wait(GRACE, until=lambda: self.stops > asked):
-            self.worker.signal(signal.SIGQUIT)
+        if not self._wait(self.grace, until=lambda: self.stops > asked):
+            for worker in self.workers:
+                worker.signal(signal.SIGQUIT)
             self._wait(COLD_GRACE)
         for part in self.parts:
             if not part.ended():

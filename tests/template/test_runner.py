@@ -1,4 +1,4 @@
-"""`run.py` of a generated project: four processes that live and end together."""
+"""`run.py` of a generated project: processes that live and end together, a worker for each lane among them."""
 
 import json
 import os
@@ -52,7 +52,7 @@ class Runner:
     def children(self):
         """Process ids by the command line of each child."""
         listed = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True
         )
         return {args: int(pid) for pid, args in (line.split(None, 1) for line in listed.stdout.splitlines())}
 
@@ -80,7 +80,9 @@ def is_alive(pid):
 
 def test_when_one_process_dies_the_runner_says_so_and_stops_the_rest(runner):
     children = runner.children()
-    assert len(children) == 4
+    queues = [argument for args in children for argument in args.split() if argument.startswith("--queues=")]
+    assert sorted(queues) == ["--queues=customers", "--queues=default", "--queues=reports"]
+    assert len(children) == 6
     beat = next(pid for args, pid in children.items() if " beat " in args)
 
     os.kill(beat, signal.SIGKILL)

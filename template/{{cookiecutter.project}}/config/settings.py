@@ -7,7 +7,7 @@ from pathlib import Path
 
 from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
-from kombu import Queue
+from django_taskkit.routing import Lane, lanes
 
 from config.environment import Environment
 
@@ -166,6 +166,7 @@ LOGGING = {
 
 CELERY_BROKER_URL = env.text("BROKER_URL", "filesystem://")
 _scheme = CELERY_BROKER_URL.partition(":")[0]
+_transport_options = {}
 if _scheme == "filesystem":
     # The embedded broker: files in a folder, no server. Each message is synced to the disk before `delay` returns
     # and deleted only when its task is done. Celery's own filesystem transport, which is what you get without the
@@ -173,20 +174,40 @@ if _scheme == "filesystem":
     CELERY_BROKER_TRANSPORT = "django_taskkit.transports.filesystem:Transport"
     # 0.1: seconds between two looks for a message; a task starts that late at most. With kombu's 1 second
     # everything feels slow. A message is free again when its worker's process has ended.
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(VAR_DIR / "broker"), "polling_interval": 0.1}
+    _transport_options = {"folder": str(VAR_DIR / "broker"), "polling_interval": 0.1}
 elif _scheme in ("redis", "rediss", "socket"):
     # Without the next line: Celery fetches in two steps, and a worker killed between them loses the message.
     CELERY_BROKER_TRANSPORT = "django_taskkit.transports.redis:Transport"
-    # Seconds after which the message of a worker that died goes to another one. It must be longer than
-    # TASK_TIME_LIMIT and the longest delay of a retry (600), else tasks that are alive run twice.
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 900}
 # A worker that starts before its broker waits for it. Without: it exits, and a warning on Celery 5.
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 
-# One declared queue, and no others. Without: a misspelt queue name makes a queue that nobody reads.
-CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_QUEUES = [Queue("default")]
-CELERY_TASK_CREATE_MISSING_QUEUES = False
+# A lane is a queue, the tasks that go there, and a worker of its own: nobody's receipt waits behind an export. What
+# comes of it are plain settings: CELERY_TASK_QUEUES, CELERY_TASK_ROUTES, CELERY_BROKER_TRANSPORT_OPTIONS (on Redis
+# with a visibility timeout that is longer than any task here) and a few more; `manage.py taskkit routes` shows them.
+# No other queue is made. Without: one queue for all, and a misspelt queue name makes another, which nobody reads.
+globals().update(
+    lanes(
+        broker=CELERY_BROKER_URL,
+        transport_options=_transport_options,
+        # What a customer waits for. Processes, not threads: only there can a task that hangs be ended, and a crash
+        # takes one task and not all. SQLite does not mind: each has its own connection, and writers wait in line.
+        customers=Lane(
+            tasks=["orders.tasks.send_receipt", "orders.tasks.book_shipment"],
+            work="io",
+            concurrency=env.number("WORKER_CONCURRENCY", 2),
+        ),
+        # What takes minutes: one after the other, none taken ahead, and longer limits than elsewhere.
+        reports=Lane(
+            tasks=["orders.tasks.sales_report", "orders.tasks.export_orders"],
+            concurrency=1,
+            prefetch=1,
+            soft_time_limit=300,
+            time_limit=330,
+        ),
+        # What no other lane takes: here, what beat sends.
+        default=Lane(concurrency=1),
+    )
+)
 
 # JSON only, in and out. Without: a pickled message runs code of whoever can write to the broker.
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -202,19 +223,17 @@ CELERY_TASK_ACKS_LATE = True
 # first time. With it, and without django-taskkit: a task that kills its process does so for ever. Here it is a
 # dead letter after three starts (DELIVERY_LIMIT).
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
+# A worker that loses its connection ends its tasks, whose messages go to another one. Without: both run them.
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 # A process takes one message ahead, no more. Without: four, which wait behind a slow task while others idle.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 
-# Processes, not threads: only there can a task that hangs be ended, and a crash takes one task and not all.
-# SQLite does not mind: each process has its own connection, and writers wait in line either way.
-CELERY_WORKER_POOL = "prefork"
-# Without: one process per CPU, whatever the memory.
-CELERY_WORKER_CONCURRENCY = env.number("WORKER_CONCURRENCY", 2)
 # A process is replaced after 1000 tasks. Without: what leaks, leaks for ever.
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
 
 # Seconds until a task gets SoftTimeLimitExceeded, and until it is killed. Without: one task that hangs keeps
-# its process, and a warm stop of the worker, waiting for ever. run.py waits longer than the hard limit.
+# its process, and a warm stop of the worker, waiting for ever. The lane "reports" has others; run.py waits for the
+# longest, as does what `manage.py taskkit workers` writes.
 CELERY_TASK_SOFT_TIME_LIMIT = 45
 CELERY_TASK_TIME_LIMIT = 60
 # On a cold stop (QUIT), running tasks get 10 seconds before their messages go back. Without: none.
@@ -228,7 +247,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = TIME_ZONE  # of the schedule below; without: UTC
 CELERY_IMPORTS = ["config.health"]  # tasks outside of an app's tasks.py; without: an unknown task
 
-# Beat is one process with its state in one file. Two of them send everything twice.
+# Of several beats one sends, and the others stand by; without django-taskkit, all send everything.
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "beat-schedule")
 HEARTBEAT_INTERVAL = 10
 CELERY_BEAT_SCHEDULE = {
@@ -246,11 +265,14 @@ TASKKIT = {
     # Where dead letters wait while neither database nor broker takes them. Without: a folder below /var/tmp,
     # which a container loses when it is replaced.
     "SPOOL_DIR": str(VAR_DIR / "spool"),
+    # Where workers, beat and relay leave their signs of life, which `manage.py taskkit health` reads. Without: a
+    # folder below /tmp.
+    "HEALTH_DIR": str(VAR_DIR / "health"),
     # What happens to a message that the broker does not take. This is the default: it waits in the database, and
     # the relay sends it. "always" sends every task that way, in the transaction of its caller.
     "OUTBOX": "on_failure",
     # How often a task may be started that takes its process along. This is the default.
     "DELIVERY_LIMIT": 3,
-    # On RabbitMQ, the queue behind your dead-letter exchange, which the relay makes dead letters of.
-    # "INTAKE_QUEUES": ["dead"],
+    # On RabbitMQ, where the lanes' queues put what the broker gives up; the relay makes dead letters of it.
+    "INTAKE_QUEUES": ["taskkit.dead"] if _scheme in ("amqp", "amqps") else [],
 }

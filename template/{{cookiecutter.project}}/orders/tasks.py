@@ -86,9 +86,10 @@ def sales_report(self: BaseTaskWithRetry, year: int) -> dict:
 
 # Without the tag: an export is what was there when somebody asked for it, and the page says when that was. What
 # is cached is where the file is, not the file: no cache is made for megabytes, and each look would read them all.
-# It may take longer than other tasks. A stop of the worker doesn't wait for it: the next worker starts it anew.
+# It may take longer than other tasks: the lane "reports" in the settings says how long. Killed with its worker, it
+# is started anew by the next one.
 @result_cache(timeout=exports.OFFERED_FOR, poll_every=1)
-@shared_task(bind=True, base=BaseTaskWithRetry, autoretry_for=(OSError,), soft_time_limit=300, time_limit=330)
+@shared_task(bind=True, base=BaseTaskWithRetry, autoretry_for=(OSError,))
 def export_orders(self: BaseTaskWithRetry, year: int) -> dict:
     return exports.make_file(year, self.set_progress)
 

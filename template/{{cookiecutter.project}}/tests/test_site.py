@@ -55,8 +55,25 @@ def test_every_task_of_the_schedule_exists():
 def test_a_warm_stop_outlasts_the_longest_task():
     import run
 
-    assert settings.CELERY_TASK_SOFT_TIME_LIMIT < settings.CELERY_TASK_TIME_LIMIT < run.GRACE
+    graces = {process.name: process.stop_grace for process in run.workers()}
+    assert set(graces) == {"worker-customers", "worker-default", "worker-reports"}
+    assert settings.CELERY_TASK_SOFT_TIME_LIMIT < settings.CELERY_TASK_TIME_LIMIT < min(graces.values())
+    assert graces["worker-reports"] > settings.TASKKIT_LANES["reports"]["time_limit"]
     assert settings.CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT < run.COLD_GRACE
+
+
+@pytest.mark.parametrize(
+    ("task", "lane"),
+    [
+        ("orders.tasks.send_receipt", "customers"),
+        ("orders.tasks.export_orders", "reports"),
+        ("orders.tasks.daily_digest", "default"),
+    ],
+)
+def test_a_task_goes_to_its_lane(task, lane):
+    from config.celery import app
+
+    assert app.amqp.router.route({}, task)["queue"].name == lane
 
 
 def test_the_secrets_are_private():
