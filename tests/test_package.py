@@ -34,9 +34,13 @@ HEAVY = (
     *(f"django_taskkit.dlq.{name}" for name in ("bulk", "editing", "preflight", "transfer", "transitions")),
     *("django_taskkit.dlq.redrive.chunk", "django_taskkit.dlq.redrive.runner", "django_taskkit.outbox.relay"),
     *("django_taskkit.admin", "django_taskkit.management", "django_taskkit.probe", "django_taskkit.testing"),
+    *("django_taskkit.beat.making", "django_taskkit.beat.scheduler", "django_taskkit.doctor"),
+    *(f"django_taskkit.observability.{name}" for name in ("brokers", "deadline", "metrics", "queues", "workers")),
+    *("django_taskkit.observability.logs", "django_taskkit.worker.report_command"),
     *("django_taskkit.backoff", "django_taskkit.results", "django_taskkit.stores", "django_taskkit.transports.redis"),
     *("django.contrib.admin", "django.contrib.sessions", "django.core.cache.backends.locmem", "django.test"),
     *("celery.bin", "cryptography", "kombu.transport.redis", "pytest", "redis", "sqlite3"),
+    *("opentelemetry", "prometheus_client", "sentry_sdk", "structlog"),
 )
 """What most processes have no use for."""
 
