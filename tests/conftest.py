@@ -186,6 +186,14 @@ class Station:
 
 
 @pytest.fixture(autouse=True)
+def path_kept():
+    """Celery puts the current folder on the path with each app that is made, and every import would look there."""
+    before = sys.path[:]
+    yield
+    sys.path[:] = before
+
+
+@pytest.fixture(autouse=True)
 def no_outage_before():
     """An outage that one test makes keeps the recorder away from database and broker for some seconds."""
     from django_taskkit.dlq import recorder, spool
