@@ -5,7 +5,7 @@ from django_taskkit.doctor.site import Site
 
 
 @pytest.fixture
-def app():
+def app(without_shared_tasks):
     """A project's app whose messages and results stay in this process."""
     app = Celery("shop", broker="memory://", backend="cache+memory://", set_as_current=False, fixups=[])
     app.conf.task_default_queue = "doctor-default"
