@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -35,9 +35,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--live", action="store_true", help="ask the workers and the broker who reads which queue")
     parser.add_argument(
-        "--timeout", type=seconds, default=TIMEOUT, metavar="TIME", help=f"for their answers; default: {TIMEOUT:g}s"
+        "--timeout", type=_timeout, default=TIMEOUT, metavar="TIME", help=f"for their answers; default: {TIMEOUT:g}s"
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each task, queue (--live) and problem")
+
+
+def _timeout(text: str) -> float:
+    if not (length := seconds(text)):
+        raise ArgumentTypeError(f"{text!r} is no time to answer in; give more than 0 seconds")
+    return length
 
 
 def handle(command: BaseCommand, **options: Any) -> None:
@@ -105,6 +111,8 @@ def _live(app: Celery, names: list[str], timeout: float) -> tuple[dict[str, list
 def _chosen(app: Celery, patterns: Iterable[str]) -> list[str]:
     names: dict[str, None] = {}
     for pattern in patterns:
+        if not pattern.strip():
+            raise CommandError(f"{pattern!r} is no task's name; without a name, all are shown.")
         if "*" not in pattern:
             names[pattern] = None
             continue

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from celery.app.routes import MapRoute
+from celery.app.routes import MapRoute, Router, prepare
 from celery.exceptions import QueueNotFound
 from kombu import Queue
 
@@ -68,7 +68,8 @@ class _Reader:
         self.app = app
         amqp: Any = app.amqp
         # A copy: where Celery makes missing queues, it makes them when they are looked for.
-        self.router = amqp.Router(queues=amqp.Queues(dict(amqp.queues)))
+        routes: Any = prepare(app.conf.task_routes)  # amqp.routes would keep them, whatever the settings become
+        self.router: Any = Router(routes, amqp.Queues(dict(amqp.queues)), app.conf.task_create_missing_queues, app=app)
         self.lanes = by_queue(declared_lanes())
         self.names = {number: name for name, number in _numbers(app).items()}
         self.sources = [*_sources(app.conf.task_routes)]
@@ -76,7 +77,8 @@ class _Reader:
     def route_of(self, name: str) -> Route:
         task = self.app.tasks.get(name)
         asked = _own_options(task)
-        rule = _own_rule(asked)
+        rule = _own_rule(asked, "queue", "exchange", "routing_key")
+        own_priority = _own_rule(asked, "priority") if has_own_priority(self.app, task) else ""
         registered = task is not None
         try:
             rule = rule or self._rule(name, asked, task)
@@ -92,7 +94,7 @@ class _Reader:
         return Route(
             task=name,
             registered=registered,
-            rule=rule or "task_default_queue",
+            rule=", ".join(filter(None, (rule or "task_default_queue", own_priority))),
             queue=queue,
             exchange=exchange,
             exchange_type=kind,
@@ -153,8 +155,14 @@ def _own_options(task: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None and not name.endswith("time_limit")}
 
 
-def _own_rule(asked: Mapping[str, Any]) -> str:
-    named = [f"{name}={asked[name]!r}" for name in ("queue", "exchange", "routing_key") if asked.get(name)]
+def has_own_priority(app: Celery, task: Any) -> bool:
+    """Say whether the task itself has a priority; one without has that of ``task_default_priority``."""
+    priority = getattr(task, "priority", None)
+    return priority is not None and priority != app.conf.task_default_priority
+
+
+def _own_rule(asked: Mapping[str, Any], *names: str) -> str:
+    named = [f"{name}={asked[name]!r}" for name in names if asked.get(name) not in (None, "")]
     return f"the task's own {', '.join(named)}" if named else ""
 
 

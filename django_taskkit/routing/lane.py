@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -61,9 +62,6 @@ class Lane:
     Not ``TASKKIT["DELIVERY_LIMIT"]``, which counts starts and is reached long before.
     """
 
-    role: str = ""
-    """``"retry"``: where tasks with ``retry_queue`` send their retries; empty: none."""
-
     queue: str = ""
     """The queue's name at the broker; empty: the name of the lane."""
 
@@ -72,7 +70,7 @@ class Lane:
         object.__setattr__(self, "tasks", _names(self.tasks))
         if not isinstance(self.queue, str):
             raise ConfigurationError(f"Lane(queue={self.queue!r}) makes no sense; give the queue's name")
-        for option, known in (("pool", POOLS), ("work", WORK), ("role", ("", "retry"))):
+        for option, known in (("pool", POOLS), ("work", WORK)):
             self._one_of(option, known)
         if self.priority is not None:
             self._one_of("priority", PRIORITIES)
@@ -90,14 +88,16 @@ class Lane:
         value = getattr(self, option)
         if value not in known:
             raise ConfigurationError(
-                f"Lane({option}={value!r}) makes no sense; give one of {', '.join(map(repr, filter(None, known)))}"
+                f"Lane({option}={value!r}) makes no sense; give one of {', '.join(map(repr, known))}"
             )
 
     def _at_least(self, option: str, least: float, kinds: Any, what: str) -> None:
         value = getattr(self, option)
         if value is None:
             return
-        if not isinstance(value, kinds) or isinstance(value, bool) or value < least:
+        if (
+            not isinstance(value, kinds) or isinstance(value, bool) or not least <= value < math.inf
+        ):  # or it is no number
             raise ConfigurationError(f"Lane({option}={value!r}) makes no sense; give {what} above 0, or None")
 
     def described(self) -> dict[str, Any]:
@@ -122,6 +122,6 @@ def declared_lanes() -> dict[str, Lane]:
 def _names(tasks: Any) -> tuple[str, ...]:
     if isinstance(tasks, str) or not isinstance(tasks, (Sequence, set, frozenset)):
         raise ConfigurationError(f"Lane(tasks={tasks!r}) makes no sense; give a list of names, such as ['reports.*']")
-    if wrong := [name for name in tasks if not isinstance(name, str) or not name]:
+    if wrong := [name for name in tasks if not isinstance(name, str) or not name or name != name.strip()]:
         raise ConfigurationError(f"Lane(tasks=...) has {wrong[0]!r} in it; give names, such as 'reports.*'")
     return tuple(tasks)

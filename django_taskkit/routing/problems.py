@@ -11,7 +11,7 @@ from celery import Celery
 from django_taskkit import conf
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.routing.declaring import dead_letter_queues
-from django_taskkit.routing.explain import Route, explain, known_queues, own_tasks
+from django_taskkit.routing.explain import Route, explain, has_own_priority, known_queues, own_tasks
 from django_taskkit.routing.lane import declared_lanes
 from django_taskkit.routing.queues import by_queue
 
@@ -46,6 +46,8 @@ def problems(app: Celery) -> list[Problem]:
     found = [*_of_lanes(app), *_of_default(app, known)]
     found += [problem for route in explain(app, names) if (problem := problem_of(app, route, known))]
     found += [problem for name in names for problem in _of_retries(app, name, known)]
+    if any(lane.priority for lane in declared_lanes().values()):
+        found += [_of_priority(app, name) for name in names if has_own_priority(app, app.tasks[name])]
     return [*found, *_of_schedule(app, known)]
 
 
@@ -136,6 +138,16 @@ def _of_retries(app: Celery, name: str, known: set[str]) -> Iterator[Problem]:
         problem = _unread(app, queue, known, f"Retries of the task {name} go, by its retry_queue, to", task=name)
         if problem:
             yield problem
+
+
+def _of_priority(app: Celery, name: str) -> Problem:
+    task: Any = app.tasks[name]
+    return Problem(
+        id="taskkit.W062",
+        text=f"The task {name} has priority={task.priority!r} of its own, which wins over the priorities of the lanes.",
+        hint="Take it out, and put the task into a lane with the priority that it should have.",
+        task=name,
+    )
 
 
 def _of_schedule(app: Celery, known: set[str]) -> Iterator[Problem]:

@@ -79,24 +79,40 @@ def by_queue(lanes: Mapping[str, Lane]) -> dict[str, list[str]]:
     return found
 
 
-def refuse_bad_names(kind: str, queues: Iterable[str], *, topic: bool) -> None:
-    """Raise ConfigurationError for a queue's name that the broker, or a worker's command line, can't take."""
+def refuse_bad_names(kind: str, queues: Iterable[str], *, dead: str, topic: bool) -> None:
+    """Raise ConfigurationError for a queue's name that the broker, or a worker's command line, can't take.
+
+    Args:
+        kind: of the broker.
+        queues: of the lanes.
+        dead: the queue for dead messages, which only RabbitMQ has; empty: none.
+        topic: whether the queues are on one topic exchange.
+    """
     keys: dict[str, str] = {}
+    if kind == RABBITMQ and dead:
+        _refuse_bad_name(kind, dead)
     for name in queues:
-        if "," in name or name != name.strip():
-            raise ConfigurationError(
-                f"the queue {name!r} can't be named on a worker's command line, where commas part the queues; rename it"
-            )
-        if kind == SQS and not _SQS_NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"the queue {name!r} can't be one of SQS; take at most 80 letters, digits, hyphens and underscores"
-            )
-        # The delay that Celery writes before a routing key takes 56 of them.
-        if kind == RABBITMQ and len(name.encode()) > _AMQP_BYTES - 56:
-            raise ConfigurationError(f"the queue {name!r} is too long for RabbitMQ; take at most 199 bytes")
+        _refuse_bad_name(kind, name)
         other = keys.setdefault(routing_key(name), name)
         if topic and other != name:
             raise ConfigurationError(
                 f"the queues {other!r} and {name!r} would both have the routing key {routing_key(name)!r}, and get "
                 "each other's messages; rename one"
             )
+
+
+def _refuse_bad_name(kind: str, name: str) -> None:
+    if not name or not name.isprintable() or "," in name or name != name.strip():
+        raise ConfigurationError(
+            f"the queue {name!r} can't be named on a worker's command line, where commas part the queues; give it a "
+            "printable name without commas, or spaces at its ends"
+        )
+    if kind == SQS and not _SQS_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"the queue {name!r} can't be one of SQS; take at most 80 letters, digits, hyphens and underscores"
+        )
+    # The delay that Celery writes before a routing key takes 56 of them.
+    if kind == RABBITMQ and len(name.encode()) > _AMQP_BYTES - 56:
+        raise ConfigurationError(f"the queue {name!r} is too long for RabbitMQ; take at most 199 bytes")
+    if kind == RABBITMQ and name.startswith("amq."):
+        raise ConfigurationError(f"the queue {name!r} can't be made: RabbitMQ keeps 'amq.' for itself; rename it")

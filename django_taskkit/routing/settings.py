@@ -28,6 +28,9 @@ EXCHANGE = "taskkit.lanes"
 DEAD_LETTER_QUEUE = "taskkit.dead"
 """Where RabbitMQ puts messages that it gives up."""
 
+LONGEST_PREFIX = 100
+"""Bytes; it is also before the exchange's name."""
+
 
 def lanes(
     *,
@@ -61,15 +64,15 @@ def lanes(
         ConfigurationError: something makes no sense; the message names the value and the remedy.
     """
     kind = kind_of(broker)
-    _refuse_bad_options(namespace, queue_type, lanes)
+    _refuse_bad_options(namespace, prefix, queue_type, dead_letter_queue, transport_options, lanes)
     named = _named(lanes, prefix)
     numbers = NUMBERS[kind]
     shared = by_queue(named)
     topic = kind == RABBITMQ and queue_type == "quorum"
-    refuse_bad_names(kind, shared, topic=topic)
+    dead = f"{prefix}{DEAD_LETTER_QUEUE}" if dead_letter_queue == DEAD_LETTER_QUEUE else dead_letter_queue or ""
+    refuse_bad_names(kind, shared, dead=dead, topic=topic)
     if topic:
         _refuse_priorities_in_one_queue(named, shared)
-    dead = f"{prefix}{DEAD_LETTER_QUEUE}" if dead_letter_queue == DEAD_LETTER_QUEUE else dead_letter_queue or ""
     if kind == RABBITMQ and dead in shared:
         raise ConfigurationError(
             f"dead_letter_queue={dead!r} is the queue of the lane {shared[dead][0]!r}; its workers would run what is "
@@ -94,14 +97,37 @@ def lanes(
     return {_spelt(name, namespace): value for name, value in found.items()} | {SETTING: described}
 
 
-def _refuse_bad_options(namespace: str, queue_type: str, lanes: Mapping[str, Any]) -> None:
+def _refuse_bad_options(
+    namespace: Any,
+    prefix: Any,
+    queue_type: Any,
+    dead_letter_queue: Any,
+    transport_options: Any,
+    lanes: Mapping[str, Any],
+) -> None:
     if not isinstance(namespace, str) or namespace != namespace.upper() or (namespace and namespace[-1] != "_"):
         raise ConfigurationError(
             f"lanes(namespace={namespace!r}) makes no sense; give 'CELERY_', or '' for names in small letters"
         )
     if queue_type not in QUEUE_TYPES:
         raise ConfigurationError(f"lanes(queue_type={queue_type!r}) makes no sense; give 'quorum' or 'classic'")
+    if not isinstance(prefix, str) or prefix.startswith("amq.") or len(prefix.encode()) > LONGEST_PREFIX:
+        raise ConfigurationError(
+            f"lanes(prefix={prefix!r}) makes no sense; give text such as 'shop.', of at most {LONGEST_PREFIX} bytes, "
+            "that does not begin with 'amq.', which RabbitMQ keeps for itself"
+        )
+    if not isinstance(dead_letter_queue, str | None):
+        raise ConfigurationError(
+            f"lanes(dead_letter_queue={dead_letter_queue!r}) makes no sense; give the name of a queue, or None"
+        )
+    if not isinstance(transport_options, Mapping | None):
+        raise ConfigurationError(
+            f"lanes(transport_options={transport_options!r}) makes no sense; give a dict, such as "
+            "{'region': 'eu-west-1'}"
+        )
     for name, lane in lanes.items():
+        if not name or not name.isprintable():
+            raise ConfigurationError(f"lanes() has a lane named {name!r}; give it a name that can be printed")
         if not isinstance(lane, Lane):
             raise ConfigurationError(
                 f"lanes({name}={lane!r}) is neither an option nor a Lane; give Lane(tasks=[...]), or correct the name"

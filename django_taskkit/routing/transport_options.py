@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django_taskkit.exceptions import ConfigurationError
-from django_taskkit.routing.brokers import NUMBERS, RABBITMQ, REDIS, SQS
+from django_taskkit.routing.brokers import NUMBERS, REDIS, SQS
 from django_taskkit.routing.lane import Lane
 
 VISIBLE = 3600
@@ -26,11 +26,12 @@ PREFETCH = 4
 def options_of(kind: str, lanes: Mapping[str, Lane]) -> dict[str, Any]:
     """Return ``broker_transport_options`` for these lanes.
 
+    None for RabbitMQ: the app turns confirms on where they matter. Said here, they would hold for the connection of a
+    worker's events too, and under gevent a heartbeat that waits for its confirm can keep the worker from stopping.
+
     Raises:
         ConfigurationError: a lane's tasks may be held for longer than SQS allows.
     """
-    if kind == RABBITMQ:
-        return {"confirm_publish": True}
     if kind == REDIS:
         return {
             "visibility_timeout": visibility_timeout(lanes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from celery import Celery
 
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.routing.lane import POOLS, Lane, declared_lanes
-from django_taskkit.routing.stopping import STOP_GRACE_WITHOUT_LIMIT, longest_limits, stop_grace
+from django_taskkit.routing.stopping import STOP_GRACE_WITHOUT_LIMIT, OwnLimit, longest_limits, soft_limit, stop_grace
 
 THREADS_PER_CORE = 5
 """Threads that wait for a network most of the time, for one core; four to ten are usual."""
@@ -37,7 +37,7 @@ class WorkerPlan:
     """What the worker of one lane is started with, and why."""
 
     name: str
-    """The lane's name, in letters, digits, ``-`` and ``_``: part of the node name, and of file and service names."""
+    """The lane's name, in letters, digits, ``-`` and ``_``: part of file and service names."""
 
     lanes: tuple[str, ...]
     """The lane, or all that share its queue; none in a project without lanes."""
@@ -62,6 +62,14 @@ class WorkerPlan:
     warnings: tuple[str, ...] = ()
     """Sentences on what the lane asks for and will not get."""
 
+    @property
+    def node(self) -> str:
+        """The first part of the node name: the queue's, as projects that share a broker have lanes of one name.
+
+        RabbitMQ lets one worker of a node name in, as its queue for remote control is exclusive.
+        """
+        return plain_name(self.queues[0])
+
     def argv(self, app: str, *, loglevel: str = "INFO") -> tuple[str, ...]:
         """Return the arguments for Python: ``-m celery -A app worker ...``.
 
@@ -72,7 +80,7 @@ class WorkerPlan:
         Args:
             app: what ``celery -A`` takes.
         """
-        arguments = ["-m", "celery", "-A", app, "worker", f"--hostname={self.name}@%h", f"--loglevel={loglevel}"]
+        arguments = ["-m", "celery", "-A", app, "worker", f"--hostname={self.node}@%h", f"--loglevel={loglevel}"]
         arguments += [f"--queues={','.join(self.queues)}"]
         if self.pool in POOLS:  # a pool of the project's own can be named by its settings alone
             arguments += [f"--pool={self.pool}"]
@@ -106,8 +114,8 @@ def worker_plans(app: Celery, *, lanes: Mapping[str, Lane] | None = None, cores:
         cores: of the machine that the workers will run on; None: of this one.
 
     Raises:
-        ConfigurationError: two lanes have names that are the same once written for a shell, a queue can't be written
-            on a command line, or ``cores`` is below 1.
+        ConfigurationError: two lanes or queues have names that are the same once written for a shell, a queue can't
+            be written on a command line, or ``cores`` is below 1.
     """
     if cores is not None and cores < 1:
         raise ConfigurationError(f"cores is {cores}; give the number of cores of the machine, 1 or more")
@@ -120,6 +128,7 @@ def worker_plans(app: Celery, *, lanes: Mapping[str, Lane] | None = None, cores:
     for name, lane in lanes.items():
         sharing.setdefault(lane.queue or name, []).append(name)
     plans: dict[str, WorkerPlan] = {}
+    nodes: dict[str, str] = {}
     for queue, names in sharing.items():
         # A worker can't tell apart the lanes of one queue: they have one, named after the queue.
         plan = _planned(
@@ -135,13 +144,18 @@ def worker_plans(app: Celery, *, lanes: Mapping[str, Lane] | None = None, cores:
             raise ConfigurationError(
                 f"The lanes {other.lanes[0]!r} and {names[0]!r} would both have a worker named {key!r}; rename one"
             )
+        if (other_queue := nodes.setdefault(plan.node, queue)) != queue:
+            raise ConfigurationError(
+                f"The queues {other_queue!r} and {queue!r} would both have a worker with the node name "
+                f"'{plan.node}@%h'; rename one"
+            )
         plans[key] = replace(plan, lanes=tuple(names), warnings=(*plan.warnings, *warnings))
     return list(plans.values())
 
 
 def _of_workers(lane: Lane) -> Lane:
     """Return what of ``lane`` concerns its workers."""
-    return replace(lane, tasks=(), priority=None, delivery_limit=None, role="")
+    return replace(lane, tasks=(), priority=None, delivery_limit=None)
 
 
 def plain_name(name: str) -> str:
@@ -155,7 +169,7 @@ def _planned(
     queues: tuple[str, ...],
     lane: Lane,
     cores: int,
-    longest: Mapping[str, tuple[float, str]],
+    longest: Mapping[str, Sequence[OwnLimit]],
 ) -> WorkerPlan:
     for queue in queues:
         if "," in queue or queue != queue.strip() or not queue.isprintable():
@@ -170,7 +184,7 @@ def _planned(
     if lane.max_tasks_per_child and lane.pool != "prefork":
         warnings.append(f"the pool {lane.pool} has no processes to replace; max_tasks_per_child does nothing")
     hard = lane.time_limit or conf.task_time_limit
-    soft = _soft_limit(lane, conf)
+    soft = soft_limit(lane, conf)
     if (hard or soft) and lane.pool not in HARD_LIMIT_POOLS:
         warnings.append(
             f"the pool {lane.pool} ignores time limits (here {hard or soft:g} s): a task that hangs keeps its place, "
@@ -183,7 +197,7 @@ def _planned(
             f"the soft time limit of {soft:g} s is not below the hard one of {hard:g} s, which Celery then forgets "
             "until the soft one has passed; give the lane both"
         )
-    grace, reason, without = stop_grace(conf, lane, [longest[queue] for queue in queues if queue in longest])
+    grace, reason, without = stop_grace(conf, lane, [own for queue in queues for own in longest.get(queue, ())])
     return WorkerPlan(
         name=name,
         lanes=(),
@@ -224,14 +238,6 @@ def _size(lane: Lane, cores: int) -> tuple[int, str]:
     return cores, f"concurrency {cores}: a process for each of {of}, as more would only take turns"
 
 
-def _soft_limit(lane: Lane, conf: Any) -> float | None:
-    """Return the soft limit in force: with a hard limit of its own, the project's would be meant for another one."""
-    project: float | None = conf.task_soft_time_limit
-    if lane.soft_time_limit or not (lane.time_limit and project):
-        return lane.soft_time_limit or project
-    return round(lane.time_limit * 0.9, 3)
-
-
 def _queues_of(app: Celery) -> tuple[str, ...]:
     """Return the declared queues, and not those that Celery adds when something is sent elsewhere."""
     conf: Any = app.conf
@@ -239,7 +245,7 @@ def _queues_of(app: Celery) -> tuple[str, ...]:
     return tuple(sorted(getattr(queue, "name", queue) for queue in declared))
 
 
-def _undivided(app: Celery, cores: int, longest: Mapping[str, tuple[float, str]]) -> WorkerPlan:
+def _undivided(app: Celery, cores: int, longest: Mapping[str, Sequence[OwnLimit]]) -> WorkerPlan:
     """Return the one worker of a project without lanes."""
     conf: Any = app.conf
     pool = "prefork" if conf.worker_pool in _OTHER_NAMES_OF_PREFORK else conf.worker_pool

@@ -31,7 +31,7 @@ def test_each_worker_reads_its_lane_alone_with_the_pool_and_limits_that_were_mea
 
         def answers():
             found = getattr(app.control.inspect(timeout=3), what)() or {}
-            found = {node.partition("@")[0]: answer for node, answer in found.items()}
+            found = {node.partition("@")[0].rpartition("-")[2]: answer for node, answer in found.items()}
             return found if set(found) == names else None
 
         return project.wait_until(answers, f"all workers say their {what}")

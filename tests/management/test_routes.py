@@ -127,6 +127,11 @@ class TestWhichTasks:
         assert [fact["task"] for fact in facts("a.*", "b.x")] == ["a.x", "a.y", "b.x"]
         assert "No task of this project fits 'c.*'" in said("c.*", code=1)
 
+    def test_an_empty_name_is_none(self, lay, said):
+        lay()
+
+        assert "'' is no task's name; without a name, all are shown." in said("", code=1)
+
     def test_there_may_be_none(self, lay, said):
         lay()
 
@@ -226,6 +231,12 @@ class TestLive:
         lay(broker="redis://127.0.0.1:1/0")
 
         assert "the broker can't be reached" in said("--live", "--timeout", "0.5", code=1)
+
+    def test_no_time_to_answer_in_is_refused(self, lay, said):
+        lay()
+
+        for nothing in ("0", "0s"):
+            assert f"'{nothing}' is no time to answer in" in said("--live", "--timeout", nothing, code=2)
 
 
 class TestWithoutLanes:

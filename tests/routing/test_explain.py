@@ -71,6 +71,7 @@ def test_a_number_between_the_names_has_none(lay, route, station, task):
     task("low.work", priority=5)
 
     assert (route("low.work").priority, route("low.work").priority_name) == (5, "")
+    assert route("low.work").rule == "task_routes['low.*'], the task's own priority=5"
 
 
 def test_what_the_task_says_itself_wins(lay, route, task):

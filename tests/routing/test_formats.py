@@ -206,10 +206,16 @@ def test_the_units_belong_to_a_target():
     assert {unit["PartOf"] for unit in found.values() if "ExecStart" in unit} == {"shop.target"}
 
 
-@pytest.mark.parametrize("wrong", [{"python": "python"}, {"directory": "."}])
+@pytest.mark.parametrize(
+    "wrong", [{"python": "python"}, {"directory": "."}, {"env_file": ".env"}, {"env_file": "-.env"}]
+)
 def test_systemd_wants_absolute_paths(wrong):
     with pytest.raises(ConfigurationError, match="systemd wants an absolute path"):
         written("systemd", **wrong)
+
+
+def test_a_file_of_variables_for_systemd_may_be_missing():
+    assert units(env_file="-/etc/shop.env")["shop-beat.service"]["EnvironmentFile"] == "-/etc/shop.env"
 
 
 def test_systemd_has_nothing_to_say(tmp_path):
@@ -311,8 +317,19 @@ def test_names_for_kubernetes_are_small_and_not_too_long():
     (deployment,) = yaml.safe_load_all(only("k8s", upper, project="My_Shop"))
 
     assert deployment["metadata"]["name"] == "my-shop-worker-mail-out"
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "my_shop"
     with pytest.raises(ConfigurationError, match="has 72 characters, and Kubernetes takes 63"):
         written("k8s", long)
+
+
+def test_an_image_that_is_not_named_has_no_capitals_and_one_that_is_stays_as_it_is():
+    images = [
+        service["image"]
+        for more in ({}, {"image": "hub/Shop"})
+        for service in yaml.safe_load(only("compose", WORKER, project="My_Shop", **more))["services"].values()
+    ]
+
+    assert images == ["my_shop", "hub/Shop"]
 
 
 @pytest.mark.parametrize("name", ["compose", "k8s"])

@@ -143,6 +143,31 @@ def test_lanes_without_priorities_may_have_a_default_one(lay, station, ids):
     assert ids() == []
 
 
+@pytest.mark.filterwarnings("ignore:(?s).*The 'priority' task attribute is deprecated")
+class TestAPriorityOfATask:
+    def test_undoes_that_of_its_lane(self, lay, station, task):
+        lay(urgent=Lane(priority="critical", tasks=["a"]))
+        task("a", priority=0)
+
+        [problem] = problems(station.app)
+
+        assert (problem.id, problem.task) == ("taskkit.W062", "a")
+        assert problem.text.startswith("The task a has priority=0 of its own, which wins over")
+
+    def test_is_the_projects_choice_where_no_lane_has_one(self, lay, task, ids):
+        lay()
+        task("a", priority=9)
+
+        assert ids() == []
+
+    def test_is_none_if_it_is_that_of_the_settings(self, lay, station, task, ids):
+        lay(**by_priority())
+        station.app.conf.task_default_priority = 5
+        task("a")
+
+        assert ids() == ["taskkit.W062"], "once, for the setting"
+
+
 class TestDeadMessages:
     def test_that_nobody_takes_in_are_told(self, lay, station):
         lay(broker="amqp://", prefix="shop.")

@@ -237,11 +237,17 @@ class TestOptions:
         ("options", "sentence"),
         [
             ({"namespace": "CELERY"}, "lanes(namespace='CELERY') makes no sense; give 'CELERY_'"),
-            ({"namespace": "celery_"}, "makes no sense"),
             ({"queue_type": "stream"}, "lanes(queue_type='stream') makes no sense"),
             ({"reports": ["reports.*"]}, "lanes(reports=['reports.*']) is neither an option nor a Lane"),
             ({"queue_typ": "classic"}, "lanes(queue_typ='classic') is neither an option nor a Lane"),
             ({"odd": Lane(queue="a,b")}, "can't be named on a worker's command line"),
+            ({"odd": Lane(queue="a\nb")}, "can't be named on a worker's command line"),
+            ({"": Lane(queue="x")}, "lanes() has a lane named ''"),
+            ({"a\nb": Lane(queue="x")}, "lanes() has a lane named 'a\\nb'"),
+            ({"prefix": 5}, "lanes(prefix=5) makes no sense"),
+            ({"prefix": "amq."}, "which RabbitMQ keeps for itself"),
+            ({"dead_letter_queue": 5}, "lanes(dead_letter_queue=5) makes no sense; give the name of a queue, or None"),
+            ({"transport_options": "x"}, "lanes(transport_options='x') makes no sense; give a dict"),
         ],
     )
     def test_what_makes_no_sense_is_named(self, options, sentence):
@@ -249,6 +255,22 @@ class TestOptions:
             lanes(broker="memory://", **options)
 
         assert sentence in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"odd": Lane(queue="amq.odd")}, "RabbitMQ keeps 'amq.' for itself"),
+            ({"dead_letter_queue": "amq.dead"}, "RabbitMQ keeps 'amq.' for itself"),
+            ({"dead_letter_queue": "x" * 300}, "too long for RabbitMQ"),
+            ({"dead_letter_queue": "a\nb"}, "the queue 'a\\nb' can't be named"),
+        ],
+    )
+    def test_what_rabbitmq_does_not_take_is_refused_there_alone(self, options, sentence):
+        with pytest.raises(ConfigurationError) as refused:
+            lanes(broker="amqp://", **options)
+
+        assert sentence in str(refused.value)
+        assert lanes(broker="redis://", **options)
 
 
 def test_what_comes_out_belongs_to_the_caller():

@@ -3,6 +3,7 @@
 import pytest
 from celery import Celery
 
+from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.routing.lane import Lane
 from django_taskkit.routing.stopping import STOP_GRACE_WITHOUT_LIMIT, STOP_MARGIN
 from django_taskkit.routing.workers import worker_plans
@@ -101,3 +102,37 @@ def test_a_prefetch_without_a_limit_counts_as_celerys_default(app):
     app.conf.worker_prefetch_multiplier = 0
 
     assert grace(app, default=Lane(pool="threads")) == {"default": (1 + 4) * 60 + STOP_MARGIN}
+
+
+def test_a_task_may_run_in_the_lane_where_it_retries_as_well(app):
+    app.task(shared=False, name="export", base=BaseTaskWithRetry, retry_queue="retry", time_limit=330)(work)
+
+    assert grace(app, default=Lane(), retry=Lane(), other=Lane()) == {"default": 345, "retry": 345, "other": 75}
+
+
+def test_a_soft_limit_alone_may_be_longer_than_five_minutes(app):
+    app.conf.task_time_limit = None
+
+    (plan,) = worker_plans(app, lanes={"slow": Lane(soft_time_limit=7200)}, cores=1)
+
+    assert plan.stop_grace == 7200 + STOP_MARGIN
+    assert "nothing but a soft limit, which a task may catch, ends a task that hangs" in plan.warnings[0]
+
+
+def test_a_soft_limit_above_the_hard_one_switches_that_one_off(app):
+    (plan,) = worker_plans(app, lanes={"slow": Lane(soft_time_limit=7200)}, cores=1)
+
+    assert plan.stop_grace == 7200 + STOP_MARGIN
+    assert plan.why[1].startswith("a stop may take 7200 s (the soft time limit) and")
+
+
+def test_a_soft_limit_of_a_task_counts_as_its_lanes_does(app):
+    app.task(shared=False, name="export", soft_time_limit=330)(work)
+
+    assert grace(app) == {"default": 330 + STOP_MARGIN}
+
+
+def test_soft_limits_count_on_prefork_alone_as_the_other_pools_ignore_them(app):
+    app.task(shared=False, name="export", soft_time_limit=330)(work)
+
+    assert grace(app, default=Lane(pool="gevent", prefetch=1, soft_time_limit=300)) == {"default": 2 * 60 + STOP_MARGIN}

@@ -20,6 +20,6 @@ def test_a_message_stays_with_its_worker_for_as_long_as_those_before_it_may_run(
     assert visibility_timeout({"default": Lane(), "slow": lane}) == seconds
 
 
-def test_rabbitmq_confirms_what_it_took_and_plain_brokers_are_told_nothing():
-    assert options_of("rabbitmq", {}) == {"confirm_publish": True}
+def test_rabbitmq_whose_confirms_the_app_sees_to_and_plain_brokers_are_told_nothing():
+    assert options_of("rabbitmq", {}) == {}
     assert options_of("plain", {"slow": Lane(time_limit=10**6)}) == {}

@@ -7,6 +7,7 @@ import pytest
 from celery import Celery
 
 from django_taskkit.exceptions import ConfigurationError
+from django_taskkit.routing import lanes
 from django_taskkit.routing.lane import POOLS, Lane
 from django_taskkit.routing.workers import plain_name, usable_cores, worker_plans
 
@@ -49,18 +50,18 @@ def test_the_lanes_are_those_of_the_settings(app, settings):
 
 
 def test_lanes_that_share_a_queue_share_a_worker(app):
-    lanes = {"high": Lane(queue="all", priority="high"), "default": Lane(queue="all", priority="default")}
+    sharing = {"high": Lane(queue="all", priority="high"), "default": Lane(queue="all", priority="default")}
 
-    (plan,) = worker_plans(app, lanes=lanes, cores=1)
+    (plan,) = worker_plans(app, lanes=sharing, cores=1)
 
     assert (plan.name, plan.lanes, plan.queues) == ("all", ("high", "default"), ("all",))
     assert not [warning for warning in plan.warnings if "shares" in warning]
 
 
 def test_of_lanes_that_share_a_queue_and_want_different_workers_the_first_decides_and_that_is_said(app):
-    lanes = {"a": Lane(queue="all", concurrency=2), "b": Lane(queue="all", concurrency=9)}
+    sharing = {"a": Lane(queue="all", concurrency=2), "b": Lane(queue="all", concurrency=9)}
 
-    (plan,) = worker_plans(app, lanes=lanes, cores=1)
+    (plan,) = worker_plans(app, lanes=sharing, cores=1)
 
     assert plan.concurrency == 2
     assert "the lane b shares the queue all with a, and runs as that one says" in plan.warnings
@@ -76,6 +77,32 @@ def test_two_lanes_whose_workers_would_have_one_name_are_refused(app, names):
 def test_a_queue_that_a_command_line_cant_name_is_refused(app, queue):
     with pytest.raises(ConfigurationError, match="can't be named on a command line"):
         worker_plans(app, lanes={"a": Lane(queue=queue)}, cores=1)
+
+
+def test_projects_that_share_a_broker_have_workers_of_different_node_names(app, settings):
+    """RabbitMQ lets only one worker of a node name in."""
+    found = []
+    for prefix in ("shop.", "crm."):
+        settings.TASKKIT_LANES = lanes(broker="amqp://", prefix=prefix)["TASKKIT_LANES"]
+        (plan,) = worker_plans(app, cores=1)
+        found.append((plan.name, plan.argv("config")[5]))
+
+    assert found == [("default", "--hostname=shop-default@%h"), ("default", "--hostname=crm-default@%h")]
+
+
+def test_without_lanes_the_node_is_named_after_the_first_queue(app):
+    app.conf.task_queues = {"b": {}, "a": {}}
+
+    (plan,) = worker_plans(app, lanes={}, cores=1)
+
+    assert "--hostname=a@%h" in plan.argv("shop")
+
+
+def test_two_queues_whose_workers_would_have_one_node_name_are_refused(app):
+    with pytest.raises(
+        ConfigurationError, match="'a.b' and 'a-b' would both have a worker with the node name 'a-b@%h'"
+    ):
+        worker_plans(app, lanes={"one": Lane(queue="a.b"), "two": Lane(queue="a-b")}, cores=1)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +249,7 @@ def test_the_command_line_says_all_that_the_lane_says(plan):
     argv = plan(queue="out", concurrency=2, prefetch=3, max_tasks_per_child=50, time_limit=60).argv("shop")
 
     assert argv == (
-        *("-m", "celery", "-A", "shop", "worker", "--hostname=mail@%h", "--loglevel=INFO", "--queues=out"),
+        *("-m", "celery", "-A", "shop", "worker", "--hostname=out@%h", "--loglevel=INFO", "--queues=out"),
         *("--pool=prefork", "--concurrency=2", "--prefetch-multiplier=3", "--max-tasks-per-child=50"),
         "task.time_limit=60",
     )

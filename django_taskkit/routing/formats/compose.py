@@ -19,7 +19,7 @@ def files(processes: Sequence[Process], place: Place) -> dict[str, str]:
 
 def _service(process: Process, place: Place) -> dict[str, Any]:
     return {
-        "image": _literal(place.image or place.project),
+        "image": _literal(place.image or place.project.lower()),
         "command": [_literal(word) for word in (place.python, *process.arguments)],
         "working_dir": _literal(place.directory) or None,
         "user": _literal(place.user) or None,

@@ -55,7 +55,7 @@ def _pod(process: Process, place: Place) -> dict[str, Any]:
         "containers": [
             {
                 "name": process.name.lower().replace("_", "-"),
-                "image": place.image or place.project,
+                "image": place.image or place.project.lower(),
                 "command": Commented(
                     [_literal(word) for word in (place.python, *process.arguments)],
                     "No shell in between: it would get TERM in Celery's place.",

@@ -14,10 +14,12 @@ def files(processes: Sequence[Process], place: Place) -> dict[str, str]:
     """Return the units.
 
     Raises:
-        ConfigurationError: the interpreter or the directory is not an absolute path; systemd takes no other.
+        ConfigurationError: interpreter, directory or file of variables is not an absolute path; systemd takes no other.
     """
-    for what, path in (("python", place.python), ("directory", place.directory)):
-        if not path.startswith("/"):
+    # A hyphen before it: the file may be missing.
+    paths = {"python": place.python, "directory": place.directory, "env_file": place.env_file.removeprefix("-")}
+    for what, path in paths.items():
+        if not path.startswith("/") and (path or what != "env_file"):
             raise ConfigurationError(f"{what} is {path!r}, but systemd wants an absolute path")
     return {
         f"{place.project}.target": _target(place),
