@@ -21,6 +21,8 @@ TRIED_ON = ("amqp", "redis", "filesystem", "memory")
 LIFE = 60_000
 """Milliseconds after which RabbitMQ deletes the queue, should this process be killed; it is this connection's alone."""
 
+WRONG = "Correct broker_url and broker_transport_options; a worker that is started with them says more in its log."
+
 REMEDY = "Start the broker, or correct broker_url; see what the broker's log says about this host and user."
 
 
@@ -28,7 +30,7 @@ def broker(site: Site) -> Iterator[Finding]:
     """``broker``: it is reached, takes a message and gives it back."""
     began = time.monotonic()
     try:
-        address = site.app.connection_for_read().as_uri()  # without the password
+        address = _address(site.app.connection_for_read())
     except Exception as exc:
         yield error(
             "broker", f"broker_url makes no sense: {said_by(exc)}", "Correct broker_url, or install its driver."
@@ -37,7 +39,10 @@ def broker(site: Site) -> Iterator[Finding]:
     try:
         tried = site.on_broker(_round_trip)
     except BrokerUnreachableError as exc:
-        yield error("broker", f"{address}: {exc}.", REMEDY)
+        yield error("broker", f"{address}: {str(exc).rstrip('.')}.", REMEDY)
+        return
+    except Exception as exc:  # such as a Sentinel without the name of its master: workers don't get further either
+        yield error("broker", f"{address} can't be used: {said_by(exc)}", WRONG)
         return
     took = (time.monotonic() - began) * 1000
     if tried is None:
@@ -56,6 +61,12 @@ def broker(site: Site) -> Iterator[Finding]:
             f"{address} took a message and did not give it back.",
             "See the broker's log and its memory and disk alarms; is it a cluster whose nodes don't agree?",
         )
+
+
+def _address(connection: Any) -> str:
+    """Return where it is, without the password, and without the stars for one if there is none."""
+    shown = str(connection.as_uri())
+    return shown if connection.password else shown.replace(":**@", "@").replace("//@", "//")
 
 
 def _round_trip(connection: Any) -> bool | Exception | None:

@@ -6,6 +6,7 @@ from django_taskkit.doctor import (
     beat,
     broker,
     clocks,
+    modules,
     queues,
     rabbitmq,
     redis,
@@ -18,6 +19,13 @@ from django_taskkit.doctor import (
 )
 from django_taskkit.doctor.running import Probe, Where
 
+MODULES = Probe(
+    name="task-modules",
+    asks="whether the project's tasks can be imported",
+    look=modules.modules,
+    where=Where.HERE,
+)
+
 PROBES = (
     Probe(
         name="settings",
@@ -25,6 +33,7 @@ PROBES = (
         look=settings.settings,
         where=Where.HERE,
     ),
+    MODULES,
     Probe(name="database", asks="whether it answers", look=tables.database, where=Where.HERE),
     Probe(name="migrations", asks="whether all are applied", look=tables.migrations, where=Where.DATABASE),
     Probe(name="broker", asks="whether it takes a message and gives it back", look=broker.broker),

@@ -36,11 +36,23 @@ class Site:
         self._unreachable: BrokerUnreachableError | None = None
         self.database_is_down = False
         """Set when no connection was to be had, so that nobody waits for the next one."""
+        self._imported: tuple[Exception | None] | None = None
 
     @property
     def driver(self) -> str:
         """The broker's kind: ``redis``, ``amqp``, ``sqs``, ``filesystem``, ``memory``, ..."""
         return str(self.app.connection_for_read().transport.driver_type)
+
+    def import_tasks(self) -> Exception | None:
+        """Import what a worker imports, to know its tasks; return what a module of the project's raised, if one did."""
+        if self._imported is None:
+            try:
+                self.app.loader.import_default_modules()
+            except Exception as exc:
+                self._imported = (exc,)
+            else:
+                self._imported = (None,)
+        return self._imported[0]
 
     def on_broker(self, ask: Callable[[Any], T]) -> T:
         """Return what ``ask`` returns of a new connection to the broker.

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_taskkit.dlq.project import project_app
 from django_taskkit.doctor.finding import SEVERITY, Finding, Level
-from django_taskkit.doctor.probes import PROBES
+from django_taskkit.doctor.probes import MODULES, PROBES
 from django_taskkit.doctor.running import Probe, examine, worst
 from django_taskkit.doctor.site import Site
 from django_taskkit.exceptions import NoAppError
@@ -19,7 +19,7 @@ from django_taskkit.management.terminal import Output, output, shown
 HELP = "Look at broker, queues, workers, beat, relay, database and result backend; say what is wrong and what to do."
 
 TIMEOUT = 15.0
-LEAST = 1.0
+LEAST, MOST = 1.0, 3600.0
 FORMAT = 1
 """Of the JSON; it changes when a key goes or means something else, not when one is added."""
 
@@ -47,15 +47,20 @@ def add_arguments(parser: CommandParser) -> None:
 
 def handle(command: BaseCommand, **options: Any) -> None:
     probes = _chosen(options["only"], options["skip"])
-    if not options["timeout"] >= LEAST:
-        raise CommandError(f"--timeout is {options['timeout']:g}; give {LEAST:g} second or more.", returncode=2)
+    if not LEAST <= options["timeout"] <= MOST:
+        raise CommandError(
+            f"--timeout is {options['timeout']:g}; give a number of seconds from {LEAST:g} to {MOST:g}.", returncode=2
+        )
     try:
         app = project_app()
     except NoAppError as exc:
         raise CommandError(str(exc)) from exc
-    app.loader.import_default_modules()  # a worker imports them all, and knows their tasks
+    site = Site(app, timeout=options["timeout"])
+    # A worker imports them all, and knows their tasks; what other probes say of tasks is worth little without.
+    if site.import_tasks() is not None and MODULES not in probes and MODULES.name not in options["skip"]:
+        probes = [MODULES, *probes]
     try:
-        found = list(examine(Site(app, timeout=options["timeout"]), probes))
+        found = list(examine(site, probes))
     except KeyboardInterrupt:
         raise CommandError("Interrupted; nothing was changed.", returncode=INTERRUPTED) from None
     level = worst(finding for _probe, finding in found)

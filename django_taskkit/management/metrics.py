@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from typing import Any
@@ -116,10 +117,12 @@ def _serve(command: BaseCommand, options: dict[str, Any]) -> None:
             observe_gauges(asked.samples)
             command.stdout.write("The gauges go where the project's OpenTelemetry SDK sends them.")
         if "prometheus" in chosen:
-            from django_taskkit.observability.metrics.prometheus import Gauges
+            from django_taskkit.observability.metrics.prometheus import FOLDER_VARIABLE, Gauges
 
             host, port = serving.address(options["port"], "--port")
-            port = serving.serve([Gauges(asked.samples), serving.Processes()], host, port)
+            # Of processes that share a folder, one is enough to show what all have counted.
+            own = [] if os.environ.get(FOLDER_VARIABLE) else [serving.Processes()]
+            port = serving.serve([Gauges(asked.samples), *own], host, port)
             command.stdout.write(f"Serving http://{host}:{port}/metrics. Ctrl-C ends it.")
     except ImportError as exc:
         remedies = " and ".join(REMEDIES[name] for name in chosen)

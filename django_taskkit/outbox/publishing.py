@@ -11,11 +11,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
 from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery, signals
+from django.db import connections, router
 from kombu.exceptions import EncodeError, OperationalError
 
 from django_taskkit import conf
@@ -28,7 +30,7 @@ from django_taskkit.exceptions import PublishError
 from django_taskkit.outbox import UNTIL_DUE, delays
 from django_taskkit.outbox.brokers import is_relays_broker
 from django_taskkit.outbox.keeping import envelope_of, eta_of, exchange_name, is_in_transaction, keep
-from django_taskkit.outbox.model import OutboxReason
+from django_taskkit.outbox.model import OutboxMessage, OutboxReason
 from django_taskkit.outbox.presence import watch
 from django_taskkit.request_ids import current_request_id
 from django_taskkit.running import running_under
@@ -40,6 +42,10 @@ RELAY_TASK = "taskkit.relay"
 
 LEAST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
 """Seconds for which a broker that could not be reached is not tried again."""
+
+
+undecided: ContextVar[str] = ContextVar("django_taskkit.outbox.undecided", default="")
+"""While ``after_task_publish`` is sent: the database whose open transaction decides whether the task is sent at all."""
 
 
 class Outage:
@@ -217,6 +223,9 @@ class TaskProducer:
         why = (options.get("headers") or {}).get(WAITS_FOR_HEADER) if reason is OutboxReason.PUT_OFF else ""
         due = self._is_long_delay()
         keep(self._app, self._task_name, body, options, reason, until_due=due, error=error, why=str(why or ""))
+        using = router.db_for_write(OutboxMessage)
+        if connections[using].in_atomic_block and not self._is_own_fate():
+            undecided.set(using)
         if not watch.is_alive():
             watch.warn_once("outbox", f"task {self._task_name} waits in the outbox")
 
@@ -251,11 +260,14 @@ def with_outbox(send: Callable[..., Any], app: Celery) -> Callable[..., Any]:
             producer, app, outage, name, choice_for(app, name, outbox), outbox is True, outbox == UNTIL_DUE
         )
         started = outage.clock()
+        before = undecided.set("")
         try:
             return send(stand_in, name, message, *args, **options)
         except Exception as exc:
             if not stand_in.keep_after(exc, outage.clock() - started) and not stand_in.bury(exc):
                 raise
+        finally:
+            undecided.reset(before)
 
     return send_task_message
 

@@ -141,6 +141,7 @@ NAMES_OF_IDS = {
     "EXPIRY",
     "MEMORY",
     "MIGRATIONS",
+    "MODULES",
     "OUTBOX",
     "PERSISTENCE",
     "QUEUES",

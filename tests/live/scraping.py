@@ -1,4 +1,4 @@
-"""Scrape what a process of ours serves to Prometheus."""
+"""Scrape what a process of ours serves to Prometheus; the fixtures of the tests that do so."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import harness
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from worker_processes import worker_environment
 
@@ -30,6 +31,27 @@ def number_in(page, name, **labels):
         if sample.name == f"taskkit_{name}" and labels.items() <= sample.labels.items()
     ]
     return sum(found) if found else None
+
+
+@pytest.fixture(name="environment")
+def environment_of_metrics(django_env):
+    """What a process needs to count, and to be scraped at a port of its own."""
+    return {
+        **django_env,
+        "DJANGO_SETTINGS_MODULE": "metrics_settings",
+        "TASKKIT_METRICS_PORT": str(harness.free_port()),
+    }
+
+
+@pytest.fixture(name="start")
+def start_and_count(start_worker, broker, environment):
+    return lambda **options: start_worker("metrics_app", broker, env=environment, **options)
+
+
+@pytest.fixture(name="numbers")
+def numbers_of_worker(environment):
+    """``numbers("tasks_sent_total", task="metrics.good")``: the sum of the series that have these labels."""
+    return lambda name, **labels: number_in(scrape(environment["TASKKIT_METRICS_PORT"]), name, **labels)
 
 
 @contextlib.contextmanager

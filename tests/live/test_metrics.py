@@ -7,7 +7,13 @@ from pathlib import Path
 
 import harness
 import pytest
-from scraping import number_in, scrape
+from scraping import (  # noqa: F401 (some are fixtures)
+    environment_of_metrics,
+    number_in,
+    numbers_of_worker,
+    scrape,
+    start_and_count,
+)
 
 from django_taskkit.dlq import requeue
 from django_taskkit.models import DeadLetter
@@ -16,27 +22,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 POOLS = [("redis", "prefork"), ("rabbitmq", "prefork"), ("redis", "threads"), ("rabbitmq", "gevent")]
 ENDS = ("tasks_succeeded_total", "tasks_ignored_total", "tasks_dead_lettered_total")
-
-
-@pytest.fixture
-def environment(django_env):
-    """What a process needs to count, and to be scraped at a port of its own."""
-    return {
-        **django_env,
-        "DJANGO_SETTINGS_MODULE": "metrics_settings",
-        "TASKKIT_METRICS_PORT": str(harness.free_port()),
-    }
-
-
-@pytest.fixture
-def start(start_worker, broker, environment):
-    return lambda **options: start_worker("metrics_app", broker, env=environment, **options)
-
-
-@pytest.fixture
-def numbers(environment):
-    """``numbers("tasks_sent_total", task="metrics.good")``: the sum of the series that have these labels."""
-    return lambda name, **labels: number_in(scrape(environment["TASKKIT_METRICS_PORT"]), name, **labels)
 
 
 def ended(numbers):

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+
 import harness
+import letters_settings
 import pytest
-from scraping import number_in, scrape, serving
+from scraping import (  # noqa: F401 (some are fixtures)
+    environment_of_metrics,
+    number_in,
+    numbers_of_worker,
+    scrape,
+    serving,
+    start_and_count,
+)
 
 from django_taskkit.models import OutboxMessage
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def environment(django_env):
-    """What a process needs to count, and to be scraped at a port of its own."""
-    return {
-        **django_env,
-        "DJANGO_SETTINGS_MODULE": "metrics_settings",
-        "TASKKIT_METRICS_PORT": str(harness.free_port()),
-    }
-
-
-@pytest.fixture
-def start(start_worker, broker, environment):
-    return lambda **options: start_worker("metrics_app", broker, env=environment, **options)
-
-
-@pytest.fixture
-def numbers(environment):
-    """``numbers("tasks_sent_total", task="metrics.good")``: the sum of the series that have these labels."""
-    return lambda name, **labels: number_in(scrape(environment["TASKKIT_METRICS_PORT"]), name, **labels)
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
@@ -78,3 +72,46 @@ def test_what_waited_in_the_outbox_is_in_the_queue_since_the_relay_has_sent_it(
 
     harness.wait_until(lambda: numbers("tasks_succeeded_total") == 1, 30, "it is counted")
     assert numbers("task_queue_seconds_sum") < 600
+
+
+@contextlib.contextmanager
+def silent_server():
+    """The port of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_a_broker_and_a_database_that_are_silent_leave_the_page_in_time(broker, environment):
+    """Asked one after the other they would take longer than anybody waits for a page."""
+    with silent_server() as of_redis, silent_server() as of_postgresql:
+        gone = {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "HOST": "127.0.0.1", "PORT": str(of_postgresql)}
+        broker.settings["broker_url"] = f"redis://127.0.0.1:{of_redis}/0"
+        port = harness.free_port()
+        env = {**environment, letters_settings.DATABASE_VARIABLE: json.dumps(gone)}
+        with serving(["metrics", "serve", f"--port={port}"], broker, env, port):
+            page = scrape(port)
+
+    answered = {
+        part: number_in(page, "exporter_answered", part=part) for part in ("queues", "outbox", "dead_letters", "relay")
+    }
+    assert set(answered.values()) == {0}
+    assert number_in(page, "exporter_answered", part="gates") == 1
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_of_processes_that_share_a_folder_the_exporter_shows_what_none_has_counted(broker, environment, tmp_path):
+    counts = "from django_taskkit.observability.metrics import catalogue, prometheus as p; import os; "
+    counts += "p.Prometheus().add(catalogue.SUCCEEDED, ('shop.add', 'fast')); os.write(1, p.exposition(p.shown()))"
+    env = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", counts], env={**os.environ, **env}, capture_output=True, text=True, check=True
+    )
+    port = harness.free_port()
+
+    with serving(["metrics", "serve", f"--port={port}"], broker, env, port):
+        page = scrape(port)
+
+    assert number_in(done.stdout, "tasks_succeeded_total") == 1
+    assert number_in(page, "tasks_succeeded_total") is None
+    assert number_in(page, "exporter_answered", part="queues") == 1

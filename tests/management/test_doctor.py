@@ -132,6 +132,8 @@ def test_probes_can_be_chosen_and_left_out(probes):
         (("--only", "tried", "--skip", "tried"), "leaves none"),
         (("--timeout", "0"), "--timeout is 0"),
         (("--timeout", "nan"), "--timeout is nan"),
+        (("--timeout", "inf"), "--timeout is inf; give a number of seconds from 1 to 3600"),
+        (("--timeout", "1e12"), r"--timeout is 1e\+12"),
     ],
 )
 def test_options_that_make_no_sense_exit_with_2(probes, arguments, said, capsys):
@@ -151,6 +153,34 @@ def test_ctrl_c_ends_it_with_one_sentence_and_130(probes, monkeypatch, capsys):
 
     assert typed() == 130
     assert "Interrupted" in capsys.readouterr().err
+
+
+@pytest.fixture
+def broken_tasks(station, monkeypatch):
+    """A module of the project's tasks can't be imported."""
+
+    def refuse():
+        raise ImportError("No module named 'pandas'")
+
+    monkeypatch.setattr(station.app.loader, "import_default_modules", refuse)
+
+
+@pytest.mark.parametrize("chosen", [(), ("--only", "tried")])
+def test_tasks_that_can_not_be_imported_are_an_error_and_the_other_probes_go_on(broken_tasks, probes, chosen):
+    probes(tried=[found("ok")])
+    code, said = run("--json", *chosen)
+
+    first, second = json.loads(said)["findings"]
+    assert code == 1
+    assert (first["id"], first["level"], second["id"]) == ("task-modules", "error", "tried")
+    assert "No module named 'pandas'" in first["text"]
+
+
+def test_who_leaves_that_out_is_not_told(broken_tasks, probes, monkeypatch):
+    probes(tried=[found("ok")])
+    monkeypatch.setattr(doctor, "PROBES", (doctor.MODULES, *doctor.PROBES))
+
+    assert run("--skip", "task-modules")[0] == 0
 
 
 def test_all_real_probes_run_on_a_broker_in_memory():

@@ -10,6 +10,9 @@ By Celery's signals, which cost 2 us each; a task that succeeds costs three of t
 from __future__ import annotations
 
 import logging
+import math
+import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,11 +22,13 @@ from typing import Any, Protocol
 from celery import signals as celery_signals
 from celery import states
 from celery.utils.time import maybe_iso8601
+from django.db import transaction
 
 from django_taskkit import conf, signals
 from django_taskkit.envelope import SENT_AT_HEADER
 from django_taskkit.observability.metrics import catalogue, labels
 from django_taskkit.observability.metrics.catalogue import Metric
+from django_taskkit.outbox.publishing import undecided
 from django_taskkit.running import running_under
 
 logger = logging.getLogger("django_taskkit")
@@ -49,14 +54,26 @@ REMEDIES = {
 
 _counters: list[Counter] | None = None
 _complained: set[str] = set()
+_making = threading.Lock()
+
+
+def _unlocked() -> None:
+    """Another thread may have held the lock when this process was forked."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlocked)
 
 
 def counters() -> list[Counter]:
     """Return the adapters that the project has chosen, made when something is counted first."""
     global _counters
-    if _counters is None:
-        _counters = [made for name in conf.current().metrics if (made := _made(name)) is not None]
-    return _counters
+    if (found := _counters) is None:
+        with _making:  # Prometheus knows each metric once
+            if (found := _counters) is None:
+                found = _counters = [made for name in conf.current().metrics if (made := _made(name)) is not None]
+    return found
 
 
 def use(*chosen: Counter) -> None:
@@ -68,19 +85,26 @@ def use(*chosen: Counter) -> None:
 def restart() -> None:
     """Make the adapters of the settings anew, in a process that counts in another way from now on."""
     global _counters
-    for counter in _counters or ():
-        counter.close()
-    _counters = None
+    with _making:
+        for counter in _counters or ():
+            counter.close()
+        _counters = None
 
 
 def count(metric: Metric, *values: str) -> None:
-    for counter in _counters if _counters is not None else counters():
-        counter.add(metric, values)
+    for counter in counters():
+        try:
+            counter.add(metric, values)
+        except Exception:
+            _complain(counter, metric)
 
 
 def observe(metric: Metric, value: float, *values: str) -> None:
-    for counter in _counters if _counters is not None else counters():
-        counter.observe(metric, values, value)
+    for counter in counters():
+        try:
+            counter.observe(metric, values, value)
+        except Exception:
+            _complain(counter, metric)
 
 
 def install() -> None:
@@ -108,6 +132,14 @@ def _made(name: str) -> Counter | None:
         return None
 
 
+def _complain(counter: Counter, metric: Metric) -> None:
+    """Say once that an adapter fails, which keeps no other from counting."""
+    what = f"{type(counter).__name__} does not count {metric.name}"
+    if what not in _complained:
+        _complained.add(what)
+        logger.exception("metrics: %s", what)
+
+
 def _harmless(receiver: Callable[..., None]) -> Callable[..., None]:
     """Keep an error of the metrics from whoever is counted; say it once, since the next task has the same."""
 
@@ -132,7 +164,11 @@ def _on_publish(*, sender: Any, body: Any = None, headers: Any = None, **kwargs:
     # A task that replaces itself sends another one under its own id.
     is_retry = bool(facts.get("retries")) if request is None else request.task == name
     lane = labels.of_way(kwargs.get("exchange"), kwargs.get("routing_key") or "")
-    count(catalogue.RETRIED if is_retry else catalogue.SENT, labels.of_task(name), lane)
+    metric, task = catalogue.RETRIED if is_retry else catalogue.SENT, labels.of_task(name)
+    if using := undecided.get():  # the row is part of a transaction, which may be rolled back
+        transaction.on_commit(lambda: count(metric, task, lane), using=using, robust=True)
+    else:
+        count(metric, task, lane)
 
 
 @_harmless
@@ -209,10 +245,16 @@ def _receivers() -> tuple[tuple[Any, Callable[..., None]], ...]:
 
 def _waits_since(request: Any, app: Any) -> float | None:
     """Return since when a worker could have run the message, as seconds since 1970; None if nobody knows."""
-    sent = getattr(request, SENT_AT_HEADER, None)
-    if not isinstance(sent, (int, float)):
+    given = getattr(request, SENT_AT_HEADER, None)
+    if not isinstance(given, (int, float)) or isinstance(given, bool):
+        return None
+    try:
+        sent = float(given)
+    except OverflowError:  # somebody else has written it
+        return None
+    if not math.isfinite(sent):
         return None
     eta = maybe_iso8601(request.eta) if request.eta else None
     if not isinstance(eta, datetime):
-        return float(sent)
-    return max(float(sent), (eta if eta.tzinfo else eta.replace(tzinfo=app.timezone)).timestamp())
+        return sent
+    return max(sent, (eta if eta.tzinfo else eta.replace(tzinfo=app.timezone)).timestamp())

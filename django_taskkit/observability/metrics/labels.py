@@ -19,7 +19,8 @@ logger = logging.getLogger("django_taskkit")
 UNKNOWN = "unknown"
 
 MOST_LANES = 100
-"""Queues that a process tells apart; a sender that makes one for each user has the others counted as unknown."""
+"""Queues beside those of lanes that a process tells apart; of a sender that makes one for each user the others are
+counted as unknown."""
 
 _lanes: dict[str, str] = {}
 _ways: dict[tuple[str, str], str] = {}
@@ -46,12 +47,17 @@ def of_reason(reason: str) -> str:
 
 def of_queue(name: str) -> str:
     """Return the lane of a queue: the name that the project gave it, else the queue's own."""
-    lane = _lanes.get(name)
+    lane = _declared().get(name) or _lanes.get(name)
     if lane is None:
         if len(_lanes) >= MOST_LANES:
             return UNKNOWN
-        lane = _lanes[name] = _declared().get(name, name) or UNKNOWN
+        lane = _lanes[name] = name or UNKNOWN
     return lane
+
+
+def lane_of(name: str) -> str:
+    """As :func:`of_queue`, of a queue that an operator has chosen, however many these are."""
+    return _declared().get(name, name) or UNKNOWN
 
 
 def queues_of_lanes() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.observability.metrics.catalogue import ASKED, COUNTED, Kind, Metric
 
 if TYPE_CHECKING:
@@ -64,10 +65,18 @@ class Gauges:
 
 
 def shown() -> CollectorRegistry:
-    """Return what a scrape of this process shows: all processes that share its folder, or it alone."""
+    """Return what a scrape of this process shows: all processes that share its folder, or it alone.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return prometheus_client.REGISTRY
+    if not os.path.isdir(folder):
+        raise ConfigurationError(
+            f"{FOLDER_VARIABLE} is {folder!r}, and there is no such folder: make it before the start"
+        )
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
     return registry

@@ -14,21 +14,27 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from celery import signals
 
-from django_taskkit import conf
+from django_taskkit import conf, process_identity
 from django_taskkit.exceptions import ConfigurationError
 
 logger = logging.getLogger("django_taskkit")
 
 PORT_VARIABLE = "TASKKIT_METRICS_PORT"
 LOOPBACK = "127.0.0.1"
+PREFIX = "taskkit-metrics-"
+OWNER = "owner"
+"""The file in a worker's folder that says whose it is."""
 
 _server: Any = None
 _private: str | None = None
 """The folder that this worker has made for its processes."""
+_is_worker = False
 
 
 def install() -> None:
@@ -36,7 +42,7 @@ def install() -> None:
     for signal, receiver in (
         (signals.celeryd_init, _on_worker_init),
         (signals.worker_ready, _on_ready),
-        (signals.beat_init, _on_ready),
+        (signals.beat_init, _on_beat),
     ):
         signal.connect(receiver, dispatch_uid=f"django_taskkit.metrics{receiver.__name__}", weak=False)
     os.register_at_fork(after_in_child=_leave_port)
@@ -108,7 +114,8 @@ class Processes:
 
 def _on_worker_init(**kwargs: Any) -> None:
     """Have the processes of the pool count in files, unless the project has named a folder for them."""
-    global _private
+    global _private, _is_worker
+    _is_worker = True
     if "prometheus" not in conf.current().metrics:
         return
     from django_taskkit.observability.metrics.counting import restart
@@ -122,7 +129,9 @@ def _on_worker_init(**kwargs: Any) -> None:
     if not os.environ.get(PORT_VARIABLE):
         logger.warning("metrics are counted and nobody can scrape them: set %s, such as 9101", PORT_VARIABLE)
         return
-    _private = tempfile.mkdtemp(prefix="taskkit-metrics-")
+    _remove_those_of_the_dead()
+    _private = tempfile.mkdtemp(prefix=PREFIX)
+    Path(_private, OWNER).write_text(process_identity.of_this_process())
     os.environ[FOLDER_VARIABLE] = _private
     values: Any = sys.modules["prometheus_client.values"]
     values.ValueClass = values.get_value_class()  # it was chosen before, when the library was imported
@@ -132,6 +141,20 @@ def _on_worker_init(**kwargs: Any) -> None:
 
 def _on_ready(**kwargs: Any) -> None:
     serve_if_asked()
+
+
+def _on_beat(**kwargs: Any) -> None:
+    """A beat inside of a worker (``-B``) counts in the worker's folder, and leaves the port to it."""
+    if not _is_worker:
+        serve_if_asked()
+
+
+def _remove_those_of_the_dead() -> None:
+    """Remove folders of this user's workers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if folder.lstat().st_uid == os.geteuid() and process_identity.is_gone((folder / OWNER).read_text()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove(folder: str, owner: int) -> None:

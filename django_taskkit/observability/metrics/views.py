@@ -20,6 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from django_taskkit import conf
+from django_taskkit.exceptions import ConfigurationError
 
 TOKEN_VARIABLE = "TASKKIT_METRICS_TOKEN"  # noqa: S105 (its name)
 SHORTEST_TOKEN = 16
@@ -29,7 +30,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 @never_cache
 @require_safe
 def metrics_view(request: HttpRequest) -> HttpResponse:
-    """Show what this process has counted, or all that share its ``PROMETHEUS_MULTIPROC_DIR``.
+    """Show what this process has counted, or all that share its ``PROMETHEUS_MULTIPROC_DIR``; 503 if that isn't there.
 
     Raises:
         PermissionDenied: the request has neither the token nor a session of staff.
@@ -41,7 +42,11 @@ def metrics_view(request: HttpRequest) -> HttpResponse:
         raise Http404
     from django_taskkit.observability.metrics import prometheus
 
-    return HttpResponse(prometheus.exposition(prometheus.shown()), content_type=CONTENT_TYPE)
+    try:
+        registry = prometheus.shown()
+    except ConfigurationError as exc:
+        return HttpResponse(f"{exc}\n", status=503, content_type="text/plain; charset=utf-8")
+    return HttpResponse(prometheus.exposition(registry), content_type=CONTENT_TYPE)
 
 
 def _has_token(request: HttpRequest) -> bool:

@@ -11,7 +11,10 @@ from django.utils import timezone
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.base_tasks.gates.breaker import CircuitBreaker, State
 from django_taskkit.beat.model import BeatLease
+from django_taskkit.dlq.durable import NoConnectionError
+from django_taskkit.exceptions import BrokerUnreachableError
 from django_taskkit.models import OutboxMessage, RelayHeartbeat
+from django_taskkit.observability import queues, workers
 from django_taskkit.observability.metrics import asked, labels
 from django_taskkit.observability.metrics.asked import Asked
 from tests.letters import dead_letter
@@ -74,6 +77,61 @@ def test_lanes_are_asked_about_by_their_queues(station, settings, numbers):
 
     assert asked.queues_of(station.app) == sorted(["shop.fast", "slow", station.queue])
     assert numbers(asked.of_queues, ["shop.fast"])["lane_messages", "fast"] == 0
+
+
+@pytest.fixture
+def each_has_one(monkeypatch):
+    """Each queue has one message and one consumer; a list of the names in each question."""
+    questions = []
+
+    def look(app, names, timeout):
+        questions.append(list(names))
+        return [
+            queues.QueueState(name=name, depth=1, oldest=float(number), consumers=1, kind="classic")
+            for number, name in enumerate(names)
+        ]
+
+    monkeypatch.setattr(queues, "look", look)
+    return questions
+
+
+def test_however_many_queues_an_operator_names_each_has_its_own_numbers(each_has_one, numbers):
+    found = numbers(asked.of_queues, [f"queue-{number}" for number in range(labels.MOST_LANES + 20)])
+
+    assert len([key for key in found if key[0] == "lane_messages"]) == labels.MOST_LANES + 20
+
+
+def test_a_lane_with_the_name_of_another_queue_is_shown_once_with_the_sum_of_both(each_has_one, numbers, settings):
+    settings.TASKKIT_LANES = {"fast": {"queue": "shop.fast"}}
+    labels.forget()
+
+    assert numbers(asked.of_queues, ["shop.fast", "fast"]) == {
+        ("lane_messages", "fast"): 2,
+        ("lane_oldest_age_seconds", "fast"): 1,
+        ("lane_consumers", "fast"): 2,
+    }
+
+
+def test_what_waits_is_shown_also_if_the_workers_can_not_be_asked(station, numbers, monkeypatch):
+    def refuse(app, timeout):
+        raise BrokerUnreachableError("it is gone again")
+
+    monkeypatch.setattr(workers, "ask", refuse)
+
+    assert numbers(asked.of_queues, [station.queue]).keys() == {
+        ("lane_messages", station.queue),
+        ("lane_oldest_age_seconds", station.queue),
+    }
+
+
+def test_the_broker_is_asked_once_for_all_queues(station, settings, each_has_one):
+    settings.TASKKIT = {**settings.TASKKIT, "SPOOL_QUEUE": "spool"}
+
+    found = {(sample.metric.name, *sample.labels): sample.value for sample in Asked(station.app).samples()}
+
+    assert each_has_one == [[station.queue, "spool"]]
+    assert found["taskkit_spool_entries", "queue"] == 1
+    assert ("taskkit_lane_messages", "spool") not in found
 
 
 def test_the_outbox(station, add, numbers):
@@ -191,3 +249,39 @@ def test_an_answer_is_given_again_for_some_seconds(station):
     assert parts.samples() is first
     now[0] = 5.1
     assert parts.samples() is not first
+
+
+def test_a_database_out_of_reach_is_waited_for_once(station, monkeypatch):
+    asked_for = []
+
+    def out_of_reach(model):
+        asked_for.append(model.__name__)
+        raise NoConnectionError("silent")
+
+    monkeypatch.setattr(asked, "_database", out_of_reach)
+    answered = {sample.labels[0]: sample.value for sample in Asked(station.app).samples() if sample.labels}
+
+    assert asked_for == ["OutboxMessage"]
+    assert [answered[part] for part in ("outbox", "dead_letters", "relay", "beat")] == [0] * 4
+    assert [answered[part] for part in ("queues", "spool", "gates")] == [1] * 3
+
+
+def test_a_connection_that_complains_when_it_is_closed_harms_nothing(station, monkeypatch):
+    closed = []
+
+    class Cut:
+        in_atomic_block = False
+
+        def close(self):
+            closed.append(self)
+            raise RuntimeError("Already closed")
+
+    class Connections:
+        def all(self, initialized_only):
+            return [Cut(), Cut()]
+
+    monkeypatch.setattr(asked, "connections", Connections())
+    monkeypatch.setattr(Asked, "_parts", lambda self: {"outbox": lambda app: []})
+
+    assert [sample.value for sample in Asked(station.app).samples()] == [1]
+    assert len(closed) == 2  # the first keeps no other open

@@ -1,11 +1,15 @@
 """Each thing is counted once, where it happens."""
 
+import math
+import os
+import subprocess
 import sys
 import time
 from datetime import timedelta
 
 import pytest
 from celery.exceptions import Ignore
+from django.db import transaction
 from django.utils import timezone
 
 from django_taskkit import signals
@@ -98,8 +102,9 @@ def test_a_dead_letter_that_is_discarded(station, fail, counted):
     assert counted("tasks_discarded_total", task="shop.fail") == 1
 
 
-def test_a_message_of_the_outbox_is_sent_once(station, add, counted):
-    add.apply_async((1,), outbox=True)
+def test_a_message_of_the_outbox_is_sent_once(station, add, counted, django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks(execute=True):
+        add.apply_async((1,), outbox=True)
     assert counted("tasks_sent_total", lane=station.queue) == 1
     Relay(station.app).run_once()
     station.run_next()
@@ -107,6 +112,42 @@ def test_a_message_of_the_outbox_is_sent_once(station, add, counted):
     assert OutboxMessage.objects.count() == 0
     assert counted("tasks_sent_total") == 1
     assert counted("tasks_succeeded_total") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_sent_in_a_transaction_is_counted_when_that_is_committed(add, counted):
+    with transaction.atomic():
+        add.apply_async((1,), outbox=True)
+        assert counted("tasks_sent_total") is None
+    assert counted("tasks_sent_total", task="shop.add") == OutboxMessage.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_rolled_back_was_not_sent(add, counted):
+    with transaction.atomic():
+        add.apply_async((1,), outbox=True)
+        transaction.set_rollback(True)
+
+    assert OutboxMessage.objects.count() == 0
+    assert counted("tasks_sent_total") is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_broker_has_was_sent_whatever_becomes_of_the_transaction(station, add, counted):
+    with transaction.atomic():
+        add.apply_async((1,), outbox=True)
+        add.apply_async((1,))
+        assert counted("tasks_sent_total") == 1
+        transaction.set_rollback(True)
+
+    assert counted("tasks_sent_total") == station.waiting() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_a_transaction_the_outbox_has_it_at_once(add, counted):
+    add.apply_async((1,), outbox=True)
+
+    assert counted("tasks_sent_total") == 1
 
 
 def test_a_result_that_is_not_stored_is_no_success(station, add, counted, monkeypatch):
@@ -182,6 +223,16 @@ def test_the_time_in_the_queue_of_a_message_that_says_nothing_is_not_known(stati
     assert counted("tasks_succeeded_total") == 1
 
 
+@pytest.mark.parametrize("sent_at", [math.inf, -math.inf, math.nan, 10**400, True, "yesterday"])
+def test_a_time_that_makes_no_sense_is_not_known(station, add, counted, sent_at):
+    add.delay(1)
+    message = station.take()
+    station.run(message, headers={**message.headers, "taskkit_sent_at": sent_at})
+
+    assert counted("task_queue_seconds_count") is None
+    assert counted("tasks_succeeded_total") == 1
+
+
 def test_a_clock_that_is_behind_makes_no_negative_time(station, add, counted):
     add.delay(1)
     message = station.take()
@@ -206,6 +257,17 @@ def test_more_queues_than_anybody_has_are_one_lane(station, add, counted, monkey
     assert counted("tasks_sent_total", lane="unknown") == 3
 
 
+def test_queues_that_somebody_makes_push_out_no_lane(station, add, counted, settings, monkeypatch):
+    monkeypatch.setattr(labels, "MOST_LANES", 3)
+    settings.TASKKIT_LANES = {"fast": {"queue": "shop.fast"}, "slow": {"queue": "shop.slow"}}
+    labels.forget()
+    for name in ("shop.slow", "user-0", "user-1", "user-2", "user-3", "shop.fast"):
+        add.apply_async((1,), queue=name)
+
+    assert counted("tasks_sent_total", lane="fast") == counted("tasks_sent_total", lane="slow") == 1
+    assert counted("tasks_sent_total", lane="unknown") == 1
+
+
 def test_a_queue_has_the_name_of_its_lane(station, add, counted, settings):
     settings.TASKKIT_LANES = {"fast": {"queue": station.queue}}
     labels.forget()
@@ -223,17 +285,34 @@ def test_metrics_that_fail_are_said_once_and_harm_nobody(station, add, counted, 
 
         observe = add
 
-    counting.use(Broken())
+    counting.use(Broken(), *counting.counters())
     counting._complained.clear()
     results = [add.delay(number) for number in range(3)]
     station.run_all()
 
     assert [result.get(timeout=5) for result in results] == [0, 1, 2]
-    assert [record.message for record in caplog.records if "counts nothing" in record.message] == [
-        "metrics: _on_publish counts nothing",
-        "metrics: _on_start counts nothing",
-        "metrics: _on_success counts nothing",
-        "metrics: _on_end counts nothing",
+    assert [record.message for record in caplog.records if record.message.startswith("metrics: ")] == [
+        "metrics: Broken does not count taskkit_tasks_sent_total",
+        "metrics: Broken does not count taskkit_tasks_started_total",
+        "metrics: Broken does not count taskkit_task_queue_seconds",
+        "metrics: Broken does not count taskkit_tasks_succeeded_total",
+        "metrics: Broken does not count taskkit_task_run_seconds",
+    ]
+    assert counted("tasks_succeeded_total") == counted("task_queue_seconds_count") == 3
+
+
+def test_a_receiver_that_fails_is_said_once_and_harms_nobody(station, add, counted, monkeypatch, caplog):
+    def refuse(request):
+        raise RuntimeError("no lane")
+
+    monkeypatch.setattr(labels, "of_request", refuse)
+    counting._complained.clear()
+    results = [add.delay(number) for number in range(3)]
+    station.run_all()
+
+    assert [result.get(timeout=5) for result in results] == [0, 1, 2]
+    assert [record.message for record in caplog.records if record.message.startswith("metrics: ")] == [
+        "metrics: _on_start counts nothing"
     ]
 
 
@@ -263,3 +342,34 @@ def test_a_change_of_a_breaker(counted):
     signals.breaker_changed.send_robust(sender=type(event), event=event)
 
     assert counted("breaker_changes_total", dependency="stripe", state="open") == 1
+
+
+FIRST = """
+import sys, threading
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django_taskkit"],
+    TASKKIT={"METRICS": ["prometheus"]},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+)
+django.setup()
+from django_taskkit.observability.metrics import counting
+
+sys.setswitchinterval(1e-6)
+for _ in range(100):
+    counting.restart()
+    together, threads = threading.Barrier(4), []
+    for _ in range(4):
+        threads.append(threading.Thread(target=lambda: (together.wait(), counting.counters())))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_threads_that_count_first_at_once_make_one_set_of_metrics():
+    env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, env=env, check=True)
+
+    assert done.stderr == ""

@@ -81,6 +81,22 @@ def test_what_processes_have_counted_that_are_gone_is_kept_in_one_file_of_each_k
     assert again[FAST_RUNS] == before[FAST_RUNS] + 1
 
 
+@pytest.mark.parametrize("left", [b"", b"\x10", b"\xff\x00\x00\x00" * 16], ids=["empty", "short", "broken"])
+def test_the_file_of_a_process_that_was_killed_while_it_made_it_does_not_end_scraping(
+    many_processes, tmp_path, caplog, left
+):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = tmp_path / f"counter_{gone.pid}.db"
+    path.write_bytes(left)
+
+    ended.keep(str(tmp_path))
+
+    assert not path.exists()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert values(many_processes(1))[SUCCEEDED] == 2
+
+
 def test_the_file_of_a_process_that_lives_is_left_to_it(tmp_path):
     path = tmp_path / f"counter_{os.getpid()}.db"
     path.touch()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import urllib.request
 
 import pytest
@@ -10,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from django.test import RequestFactory
 
+from django_taskkit import process_identity
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.observability.metrics import serving
 from django_taskkit.observability.metrics.serving import address
@@ -60,6 +62,40 @@ def test_nothing_is_served_unless_asked(monkeypatch, settings):
     monkeypatch.setenv("TASKKIT_METRICS_PORT", "0")
     settings.TASKKIT = {"METRICS": ["opentelemetry"]}
     assert serving.serve_if_asked() is None
+
+
+def test_a_beat_inside_of_a_worker_leaves_the_port_to_the_worker(monkeypatch, settings):
+    settings.TASKKIT = {"METRICS": []}
+    monkeypatch.setattr(serving, "_is_worker", False)
+    asked = []
+    monkeypatch.setattr(serving, "serve_if_asked", lambda: asked.append("a port"))
+
+    serving._on_beat()
+    assert asked == ["a port"]
+
+    serving._on_worker_init()
+    serving._on_beat()
+    assert asked == ["a port"]
+
+
+@pytest.mark.skipif(not process_identity.of_this_process(), reason="processes are told apart on Linux only")
+def test_folders_of_workers_that_were_killed_are_removed_by_the_next_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    say = "from django_taskkit import process_identity; print(process_identity.of_this_process(), end='')"
+    gone = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True).stdout
+    owners = {"dead": gone, "alive": process_identity.of_this_process(), "elsewhere": "another/place/1/2", "silent": ""}
+    for name, owner in owners.items():
+        folder = tmp_path / f"taskkit-metrics-{name}"
+        folder.mkdir()
+        (folder / "counter_1.db").touch()
+        (folder / "owner").write_text(owner)
+    (tmp_path / "taskkit-metrics-unfinished").mkdir()
+
+    serving._remove_those_of_the_dead()
+
+    assert {path.name.removeprefix("taskkit-metrics-") for path in tmp_path.iterdir()} == {
+        *("alive", "elsewhere", "silent", "unfinished")
+    }
 
 
 def test_what_is_served_is_what_was_collected():
@@ -121,6 +157,15 @@ def test_a_short_token_opens_nothing(prometheus, monkeypatch):
     monkeypatch.setenv("TASKKIT_METRICS_TOKEN", "short")
     with pytest.raises(PermissionDenied):
         ask(authorization="Bearer short")
+
+
+def test_a_folder_that_is_not_there_is_said(prometheus, token, monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "nowhere"))
+
+    answer = ask(authorization=f"Bearer {TOKEN}")
+
+    assert answer.status_code == 503
+    assert b"there is no such folder: make it before the start" in answer.content
 
 
 def test_the_view_is_open_to_staff(prometheus):
