@@ -31,6 +31,14 @@ def is_gone(identity: str) -> bool:
         return False
 
 
+def are_apart(identity: str, other: str) -> bool:
+    """Say whether two identities are of different containers, or of the machine before and after it was started anew.
+
+    From neither can the other be seen: a process of the one never says that one of the other is gone.
+    """
+    return bool(identity and other) and identity.rsplit("/", 2)[0] != other.rsplit("/", 2)[0]
+
+
 def _place() -> str:
     """The machine since it was started, and the container: where a number means one process."""
     try:

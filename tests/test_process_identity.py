@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from django_taskkit.process_identity import is_gone, of_this_process
+from django_taskkit.process_identity import are_apart, is_gone, of_this_process
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -30,3 +30,14 @@ def test_its_number_in_another_process_does_not_make_it_alive():
 @pytest.mark.parametrize("identity", ["", "nonsense", "other-boot/pid:[1]/1/1", "a/b/c/d"])
 def test_of_what_ran_elsewhere_nobody_can_say(identity):
     assert not is_gone(identity)
+
+
+def test_containers_and_starts_of_a_machine_are_apart_and_what_is_unknown_is_not():
+    me = of_this_process()
+    boot, namespace, _pid, _began = me.split("/")
+
+    assert not are_apart(me, f"{boot}/{namespace}/1/1")
+    assert are_apart(me, f"{boot}/pid:[1]/1/1")
+    assert are_apart(f"other/{namespace}/1/1", me)
+    assert not are_apart(me, "")
+    assert not are_apart("", me)

@@ -14,12 +14,14 @@ from contextlib import suppress
 from typing import Any
 
 from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, connections
 
 from django_taskkit.beat import missed
 from django_taskkit.beat.interruptions import put_off
 from django_taskkit.beat.lease import POLL, Lease, NoLease, Standing
 from django_taskkit.beat.ledger import LeaseLost, Ledger
 from django_taskkit.beat.place import PlaceError
+from django_taskkit.dlq.durable import forget_connection
 
 logger = logging.getLogger("django_taskkit")
 
@@ -99,11 +101,19 @@ class SoleScheduler:
             logger.error("beat can't find out what was sent last, and waits: %s", exc)
             return POLL
         except DatabaseError as exc:
-            if self._real is None:
-                raise
+            if self._real is None and not isinstance(exc, (OperationalError, InterfaceError)):
+                raise  # a table that isn't there, say, won't be there in two seconds
+            self._forget_broken_connections()
             logger.error("the schedule can't be read, and is tried again: %s: %s", type(exc).__name__, exc)
             return POLL
         return min(interval, self._lease.pause()) if interval and interval > 0 else interval
+
+    @staticmethod
+    def _forget_broken_connections() -> None:
+        with suppress(Exception):  # it is an attempt, and the next error says what is wrong
+            for connection in connections.all(initialized_only=True):
+                if connection.errors_occurred:
+                    forget_connection(connection.alias)
 
     def should_sync(self) -> bool:
         return self._real is not None and self._real.should_sync()

@@ -15,8 +15,11 @@ from django_taskkit.checks.registration import error, warning
 SURE = 0.9
 """How alike a name and a setting's must be, from 0 to 1, for a typo that nobody meant: an error."""
 
-LIKELY = 0.78
+LIKELY = 0.85
 """The same for a guess that is worth a warning."""
+
+TELLING = ("concurrency",)
+"""Ends of names of one word that nobody takes for anything else."""
 
 OF_OTHERS = ("EMAIL_", "HAYSTACK_", "ONCE", "PROGRESS_", "REDBEAT_", "SINGLETON_")
 """How settings of well-known packages go on after the prefix: their own, which Celery has no business with."""
@@ -31,8 +34,8 @@ UNMISTAKABLE = ("CELERYD_", "CELERYBEAT_")
 def unreadable(app: Celery) -> Iterator[CheckMessage]:
     """taskkit.E012: settings begin with CELERY_, and the app looks for none of that form."""
     namespace = app.namespace  # type: ignore[attr-defined]
-    if namespace and namespace.rstrip("_") != "celery":
-        return
+    if namespace and namespace.rstrip("_") != "celery" and _has_names_of(app):
+        return  # those that begin with CELERY_ may be another app's
     names = readable(app)
     known = known_keys()
     ignored = sorted(
@@ -42,12 +45,18 @@ def unreadable(app: Celery) -> Iterator[CheckMessage]:
         if name.startswith("CELERY_") and name not in names and name.removeprefix("CELERY_").lower() in known
     )
     if ignored:
-        has = f"has the namespace {namespace!r}, in another case," if namespace else "has no namespace"
+        has = f"has the namespace {namespace!r}" if namespace else "has no namespace"
         yield error(
             "E012",
-            f"Celery does not read {named(ignored)}: the app {has} and looks for other names.",
+            f"Celery does not read {named(ignored)}: the app {has}, and looks for other names.",
             'Write app.config_from_object("django.conf:settings", namespace="CELERY").',
         )
+
+
+def _has_names_of(app: Celery) -> bool:
+    """Say whether anything begins as the settings of this app do."""
+    prefix = settings_of(app).prefix or ""
+    return any(_is_text(name) and name.startswith(prefix) for source, _is_code in given(app) for name in source)
 
 
 def misspelt(app: Celery) -> Iterator[CheckMessage]:
@@ -121,10 +130,17 @@ def _meant(name: str, rest: str, prefix: str) -> tuple[str, float]:
         return alike[0], SURE
     wanted, keys = rest.lower(), sorted(known_keys())
     if close := difflib.get_close_matches(wanted, keys, n=1, cutoff=LIKELY):
-        return _spelled(close[0], name, prefix), difflib.SequenceMatcher(None, wanted, close[0]).ratio()
-    # CELERY_CONCURRENCY for CELERY_WORKER_CONCURRENCY: the part in front was forgotten.
-    ends = [key for key in keys if key.endswith(f"_{wanted}")]
+        likeness = difflib.SequenceMatcher(None, wanted, close[0]).ratio()
+        return _spelled(close[0], name, prefix), LIKELY if _may_be_own(wanted, close[0]) else likeness
+    # CELERY_CONCURRENCY for CELERY_WORKER_CONCURRENCY: the part in front was forgotten. One word ends many a name.
+    is_telling = "_" in wanted or wanted in TELLING
+    ends = [key for key in keys if is_telling and key.endswith(f"_{wanted}")]
     return (_spelled(ends[0], name, prefix), LIKELY) if len(ends) == 1 else ("", 0.0)
+
+
+def _may_be_own(wanted: str, key: str) -> bool:
+    """Say whether somebody may have named one of his own so: CELERY_TASK_QUEUE, CELERY_BEAT_SCHEDULE_FILE."""
+    return wanted != key and (wanted.startswith(key) or key.startswith(wanted))
 
 
 def _spelled(key: str, name: str, prefix: str) -> str:

@@ -9,6 +9,7 @@ from celery import Celery
 from django.core import checks
 
 from django_taskkit.checks.configuration import number, own_tasks
+from django_taskkit.checks.registration import SPEAKING
 from django_taskkit.outbox.delays import VISIBILITY_TIMEOUT
 
 
@@ -56,8 +57,10 @@ def _transport(connection: Callable[[], Any], found: list[checks.CheckMessage]) 
     try:
         return connection().get_transport_cls()
     except Exception as exc:
+        # kombu raises a KeyError that names a transport; what cuts a URL up names a part of it.
+        text = str(exc) if isinstance(exc, (*SPEAKING, KeyError)) else "its text may have a password in it"
         problem = checks.Error(
-            f"The broker's transport can't be loaded: {type(exc).__name__}: {exc}",
+            f"The broker's transport can't be loaded: {type(exc).__name__}: {text}",
             hint="Correct CELERY_BROKER_TRANSPORT (broker_transport), or the beginning of CELERY_BROKER_URL "
             "(broker_url). If a library is missing: pip install 'django-taskkit[redis]', or [amqp] for RabbitMQ.",
             id="taskkit.E005",

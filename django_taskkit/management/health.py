@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_taskkit.exceptions import ConfigurationError
 from django_taskkit.observability.health import probe
-from django_taskkit.observability.health.files import FolderError
+from django_taskkit.observability.health.files import AddressError, FolderError
 from django_taskkit.observability.health.signs import folder
 
 HELP = "Say whether the workers, the beat, the relay or the web process of this machine work; exit code 1 if not."
@@ -25,12 +25,11 @@ def add_arguments(parser: CommandParser) -> None:
 def handle(command: BaseCommand, **options: Any) -> None:
     if options["max_age"] is not None and options["max_age"] <= 0:
         raise CommandError(f"--max-age is {options['max_age']}; give a number of seconds above 0.")
-    try:
-        where = options["folder"] or folder()
-    except (FolderError, ConfigurationError) as exc:
-        raise CommandError(str(exc), returncode=2) from exc
     asked = {name: options[name] for name in ("role", "max_age", "alive", "name", "queues", "url", "host")}
-    well, wrong = probe.probe(folder=where, **asked)
+    try:
+        well, wrong = probe.probe(folder=options["folder"] or folder(), **asked)
+    except (AddressError, FolderError, ConfigurationError) as exc:
+        raise CommandError(str(exc), returncode=2) from exc
     for line in wrong:
         command.stderr.write(probe.printable(line))
     for line in well:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from celery.beat import Scheduler, Service
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError, ProgrammingError
 
 from django_taskkit.beat import state
 from django_taskkit.beat.hooks import hook
@@ -147,6 +147,36 @@ def test_a_schedule_in_a_database_that_is_away_does_not_end_beat(sole, caplog):
 
     assert first.tick() == POLL
     assert "the schedule can't be read" in caplog.text
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_one_that_takes_over_while_the_schedule_cannot_be_read_waits_for_it(sole, caplog, error):
+    first = sole()
+    build, failures = first._build, [error("gone"), error("gone")]
+
+    def fail_twice():
+        if failures:
+            raise failures.pop()
+        return build()
+
+    first._build = fail_twice
+
+    assert [first.tick(), first.tick()] == [POLL, POLL]
+    assert "the schedule can't be read" in caplog.text
+    first.tick()
+    assert first.made[0].sent == ["often"]
+
+
+def test_a_schedule_without_its_tables_ends_beat_at_once(sole):
+    first = sole()
+
+    def fail():
+        raise ProgrammingError("no such table")
+
+    first._build = fail
+
+    with pytest.raises(ProgrammingError):
+        first.tick()
 
 
 def test_with_the_lock_switched_off_everyone_sends(sole):

@@ -18,7 +18,7 @@ BROKER = {"CELERY_BROKER_URL": "memory://"}
     ("name", "meant"),
     [
         ("CELERY_TASK_ACK_LATE", "CELERY_TASK_ACKS_LATE"),
-        ("CELERY_RESULT_EXPIRE", "CELERY_RESULT_EXPIRES"),
+        ("CELERY_RESLUT_EXPIRES", "CELERY_RESULT_EXPIRES"),
         ("CELERY_TASK_ALWAYS_EAGRE", "CELERY_TASK_ALWAYS_EAGER"),
         ("CELERY_WORKER_PREFETCH_MULTIPLYER", "CELERY_WORKER_PREFETCH_MULTIPLIER"),
     ],
@@ -72,6 +72,16 @@ def test_e012_names_with_a_prefix_that_the_app_does_not_look_for(configured, mod
     assert 'namespace="CELERY"' in message.hint
 
 
+def test_e012_if_nothing_has_the_prefix_that_the_app_looks_for(configured, module):
+    app = configured(module(**BROKER, CELERY_TASK_ACKS_LATE=True), "CEL")
+
+    [message] = messages()
+
+    assert app.conf.task_acks_late is False
+    assert message.id == "taskkit.E012"
+    assert "the app has the namespace 'CEL', and looks for other names" in message.msg
+
+
 def test_e012_not_for_another_namespace_which_may_be_beside_another_app(configured, module):
     configured(module(SHOP_BROKER_URL="memory://", CELERY_TASK_ACKS_LATE=True), "SHOP")
 
@@ -104,6 +114,34 @@ def test_w021_a_name_in_whose_place_a_setting_may_be_meant(configured, module):
 
     assert (message.id, message.is_serious()) == ("taskkit.W021", False)
     assert "did you mean CELERY_WORKER_CONCURRENCY?" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CELERY_TASK_QUEUE", "CELERY_TASK_QUEUES"),
+        ("CELERY_RESULT_BACKENDS", "CELERY_RESULT_BACKEND"),
+        ("CELERY_RESULT_EXPIRE", "CELERY_RESULT_EXPIRES"),
+        ("CELERY_BEAT_SCHEDULE_FILE", "CELERY_BEAT_SCHEDULE_FILENAME"),
+    ],
+)
+def test_w021_a_name_that_one_may_give_to_ones_own(configured, module, name, meant):
+    configured(module(**BROKER, **{name: "x"}))
+
+    [message] = messages()
+
+    assert (message.id, message.is_serious()) == ("taskkit.W021", False)
+    assert f"did you mean {meant}?" in message.msg
+
+
+@pytest.mark.parametrize("name", ["CELERY_TASKS", "CELERY_WORKER_NAME", "CELERY_QUEUE", "CELERY_TIMEOUT", "CELERY_URL"])
+def test_w021_guesses_nothing_far_fetched(configured, module, name):
+    configured(module(**BROKER, **{name: "x"}))
+
+    assert messages() == []
+    assert [message.msg for message in said("W021", deploy=True)] == [
+        f"Celery has no setting {name}: if it is meant for Celery, it is ignored."
+    ]
 
 
 def test_w021_before_deployment_a_name_that_is_like_no_setting(configured, module):

@@ -125,6 +125,14 @@ def test_e005_a_transport_that_cant_be_loaded(station, wrong, says):
     assert "pip install" in message.hint
 
 
+def test_e005_tells_no_part_of_a_password(station):
+    station.app.conf.broker_url = "redis://:hunter2/ss@localhost:6379/0"
+
+    [message] = deployment("taskkit.E005")
+    assert "hunter2" not in message.msg
+    assert "ValueError: its text may have a password in it" in message.msg
+
+
 def test_no_check_connects_to_a_broker(station, monkeypatch):
     def connect(*args, **kwargs):
         raise AssertionError("it connected")

@@ -13,6 +13,9 @@ import harness
 import pytest
 from worker_processes import worker_environment
 
+from django_taskkit.observability.health import files
+from django_taskkit.observability.health.signs import EVERY
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HERE = Path(__file__).resolve().parent
@@ -115,6 +118,16 @@ def test_a_worker_that_hangs_is_found_out_and_one_that_stops_takes_its_file_away
     worker.stop()
     assert signs(folder) == []
     assert probe("worker")[0] == 1
+
+
+def test_a_fresh_worker_says_that_it_consumes_before_its_next_regular_sign(broker, start, folder):
+    start()
+
+    def first_that_consumes():
+        return next((sign for sign in files.read(str(folder), "worker") if sign["queues"]), None)
+
+    sign = harness.wait_until(first_that_consumes, 60, "it consumes", interval=0.1)
+    assert sign["at"] - sign["connected_at"] < EVERY
 
 
 def test_a_killed_worker_is_dead_at_once_until_another_of_its_name_is_at_work(broker, start, probe, says, folder):

@@ -7,6 +7,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from django_taskkit.observability.health import probe
 from django_taskkit.observability.health.signs import SignOfLife
 
 
@@ -59,9 +60,10 @@ def test_an_age_that_makes_no_sense_is_refused(age):
 
 class Answering(BaseHTTPRequestHandler):
     status = 200
-    hosts = ()
+    hosts = paths = ()
 
     def do_GET(self):
+        type(self).paths += (self.path,)
         type(self).hosts += (self.headers["Host"],)
         self.send_response(type(self).status)
         self.end_headers()
@@ -73,7 +75,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web():
-    Answering.status, Answering.hosts = 200, ()
+    Answering.status, Answering.hosts, Answering.paths = 200, (), ()
     server = HTTPServer(("127.0.0.1", 0), Answering)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -86,6 +88,26 @@ def web():
 def test_a_web_process_is_asked_over_http(web):
     assert health("web", f"--url={web}", "--host=shop.example")[0] == 0
     assert Answering.hosts == ("shop.example",)
+
+
+def test_a_part_that_is_left_out_is_left_out(web):
+    assert health("web", f"--url={web}?without=broker")[0] == 0
+    assert Answering.paths == ("/readyz?without=broker",)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/healthz", "http://h:port/healthz", "http://h/a b", "http:///healthz"])
+def test_what_is_no_address_is_refused(url, capsys):
+    with pytest.raises(CommandError, match="--url is ") as refused:
+        health("web", f"--url={url}")
+    assert refused.value.returncode == 2
+    assert probe.main(["web", f"--url={url}"]) == 2
+    assert "give one such as http://127.0.0.1:8000/healthz" in capsys.readouterr().err
+
+
+def test_a_web_process_needs_no_folder(web, monkeypatch, capsys):
+    monkeypatch.setattr(probe, "default_folder", lambda: pytest.fail("asked"))
+
+    assert probe.main(["web", f"--url={web}"]) == 0
 
 
 def test_a_web_process_that_is_not_ready_or_not_there(web):

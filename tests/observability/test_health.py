@@ -80,6 +80,46 @@ def test_what_a_killed_one_left_counts_until_another_of_its_name_works():
     assert judge([dead, worker(name="celery@b")], "worker", NOW)[1]
 
 
+def elsewhere(**facts):
+    """A sign from the container that was here before, or from before the machine was started anew."""
+    boot = of_this_process().split("/")[0]
+    return worker(pid=17, host="web1", process=f"{boot}/pid:[1]/17/12345", **facts)
+
+
+def here(**facts):
+    return worker(pid=2, host="web1", process=of_this_process(), started_at=NOW - 10, **facts)
+
+
+KILLED = {
+    "before this one began": {"started_at": NOW - 99, "at": NOW - 11, "turned_at": NOW - 11},
+    "long ago, as far as it said": {"started_at": NOW - 99, "at": NOW - 40, "turned_at": NOW - 40, "stopping": True},
+}
+
+
+@pytest.mark.parametrize("facts", KILLED.values(), ids=KILLED)
+def test_what_a_killed_container_left_does_not_count_once_its_successor_works(facts):
+    assert judge([here(), elsewhere(**facts)], "worker", NOW)[1] == []
+    assert judge([here(), elsewhere(**facts)], "worker", NOW, queues=["other"])[1] == ["no worker here consumes other"]
+
+
+def test_one_of_another_container_that_still_writes_counts_and_so_does_one_without_a_successor():
+    writes = elsewhere(started_at=NOW - 99, queues=[])
+    silent = {"started_at": NOW - 99, "at": NOW - 40, "turned_at": NOW - 40}
+
+    assert "consumes from no queue" in judge([here(), writes], "worker", NOW)[1][0]
+    assert judge([elsewhere(**silent)], "worker", NOW)[1]
+    assert judge([here(name="celery@b"), elsewhere(**silent)], "worker", NOW)[1]
+    assert judge([{**here(), "host": "web2"}, elsewhere(**silent)], "worker", NOW)[1]
+    assert judge([{**here(), "process": gone()}, elsewhere(**silent)], "worker", NOW)[1]
+
+
+def test_a_silent_successor_does_not_make_one_well_that_hangs():
+    hanging = here(turned_at=NOW - 99)
+    old = elsewhere(started_at=NOW - 500, at=NOW - 400, turned_at=NOW - 400)
+
+    assert len(judge([old, hanging], "worker", NOW)[1]) == 1
+
+
 def test_a_lane_needs_a_worker_here():
     assert judge([worker()], "worker", NOW, queues=["fast"])[1] == []
     assert judge([worker()], "worker", NOW, queues=["slow"])[1] == ["no worker here consumes slow"]
@@ -137,6 +177,18 @@ def test_what_a_killed_process_of_this_name_left_is_taken_away(folder):
     assert sorted(path.name for path in folder.iterdir()) == [f"relay-web1-{os.getpid()}.json", "relay-web2-1.json"]
 
 
+def test_what_a_container_of_this_name_left_is_taken_away_and_that_of_another_host_is_not(folder, monkeypatch):
+    monkeypatch.setattr(signs.socket, "gethostname", lambda: "web1")
+    folder.mkdir(mode=0o700)
+    before = {**elsewhere(), "role": "relay", "name": "relay"}
+    (folder / "relay-relay-17.json").write_text(json.dumps(before))
+    (folder / "relay-relay-18.json").write_text(json.dumps({**before, "host": "web2"}))
+
+    signs.SignOfLife("relay", "relay").write({})
+
+    assert sorted(path.name for path in folder.iterdir()) == ["relay-relay-18.json", f"relay-relay-{os.getpid()}.json"]
+
+
 def test_a_folder_that_others_may_write_to_is_refused_and_harms_nobody(folder, caplog):
     folder.mkdir()
     folder.chmod(0o777)
@@ -161,17 +213,54 @@ def test_names_make_no_path():
     assert files.path_of("/run/x", "worker", "../../etc/passwd", 1) == "/run/x/worker-.._.._etc_passwd-1.json"
 
 
-def test_with_several_projects_somebody_has_to_say_which(tmp_path, monkeypatch):
+@pytest.fixture
+def above(tmp_path, monkeypatch):
+    """Where the default folders are."""
     monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
     above = tmp_path / f"taskkit-health-{os.getuid()}"
-    (above / "shop.settings").mkdir(parents=True)
+    above.mkdir()
+    return above
 
-    assert files.default_folder() == str(above / "shop.settings")
-    (above / "blog.settings").mkdir()
-    with pytest.raises(FolderError, match=r"blog\.settings, shop\.settings"):
+
+def test_with_several_projects_somebody_has_to_say_which(above):
+    (above / "shop.settings-1").mkdir()
+
+    assert files.default_folder() == str(above / "shop.settings-1")
+    (above / "blog.settings-2").mkdir()
+    with pytest.raises(FolderError, match=r"blog\.settings-2, shop\.settings-1"):
         files.default_folder()
-    assert files.default_folder("blog.settings") == str(above / "blog.settings")
+    assert files.default_folder("blog.settings") == str(above / "blog.settings-2")
+    (above / "blog.settings-3").mkdir()
+    with pytest.raises(FolderError, match=r"blog\.settings-2, blog\.settings-3; give --dir"):
+        files.default_folder("blog.settings")
+
+
+@pytest.mark.parametrize("name", ["config/settings.py", "config/settings/__init__.py"])
+def test_projects_that_call_their_settings_alike_have_folders_of_their_own(above, tmp_path, monkeypatch, name):
+    places = []
+    for project in ("shop", "blog"):
+        settings_file = tmp_path / project / name
+        settings_file.parent.mkdir(parents=True)
+        settings_file.touch()
+        writes = files.default_folder("config.settings", str(settings_file))
+        with monkeypatch.context() as patched:
+            patched.setattr(files.sys, "path", [str(tmp_path / "nowhere"), str(tmp_path / project)])
+            patched.setenv("DJANGO_SETTINGS_MODULE", "config.settings")
+            assert files.default_folder() == writes
+        places.append(writes)
+
+    assert len(set(places)) == 2
+    assert all(place.startswith(str(above / "config.settings-")) for place in places)
+
+
+def test_a_process_writes_where_a_probe_without_django_looks_for_it(above, settings, monkeypatch):
+    settings.TASKKIT = {}
+    settings.SETTINGS_MODULE = "tests.settings"
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+    assert signs.folder() == files.default_folder()
+    assert os.path.basename(signs.folder()).startswith("tests.settings-")
 
 
 def test_a_terminal_gets_no_commands_from_a_name():

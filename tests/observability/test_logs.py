@@ -1,5 +1,6 @@
 """Each record is one JSON object on one line, with the ids of its task, and without secrets."""
 
+import asyncio
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from logging.handlers import QueueHandler
@@ -24,11 +26,15 @@ from django.test import override_settings
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.observability.logs import JSONFormatter, TaskContextFilter, carried
 from django_taskkit.observability.logs.context import KEYS
+from django_taskkit.observability.logs.redaction import text_without_secrets
 from django_taskkit.request_ids import of_request
 
 pytestmark = pytest.mark.django_db
 
 logger = logging.getLogger("tests.logs")
+
+
+Login = namedtuple("Login", "user password")
 
 
 def log_exception(exc):
@@ -146,6 +152,11 @@ class Broken:
     __repr__ = __str__
 
 
+class BrokenMapping(dict):
+    def items(self):
+        raise RuntimeError("no")
+
+
 class BrokenError(Exception):
     __str__ = __repr__ = Broken.__str__
 
@@ -167,6 +178,8 @@ def loop():
         ("x", (), {"odd": Broken()}),
         ("x", (), {"odd": loop()}),
         ("x", (), {"odd": {Broken(): 1}}),
+        ("x", (), {"odd": [{Broken(): 1}]}),
+        ("x", (), {"odd": BrokenMapping(a=1)}),
         ("x", (), {"data": {"id": Broken(), "name": Broken()}}),
         ("x", (), {"request": Broken()}),
     ],
@@ -178,6 +191,7 @@ def test_what_cannot_be_formatted_is_still_a_line(message, args, extra):
 
     assert json.loads(line)["level"] == "ERROR"
     assert json.loads(line)["message"]
+    assert json.loads(line)["message"] == "x" or not extra
     assert len(line) < 10_000
 
 
@@ -378,6 +392,93 @@ def test_what_a_task_does_in_threads_and_coroutines_of_its_own_is_carried(statio
     assert of_request.get() == ""
 
 
+@pytest.fixture
+def ids(lines):
+    """What is said where an id is carried to, in the order in which it is said."""
+    return lambda: [(line["message"], line.get("request_id")) for line in lines()]
+
+
+def carried_from_a_request(function):
+    token = of_request.set("req")
+    try:
+        return carried(function)
+    finally:
+        of_request.reset(token)
+
+
+def test_each_step_of_a_generator_has_the_ids_and_who_asks_for_it_has_not(ids):
+    def steps():
+        try:
+            logger.info("got %s", (yield 1))
+            yield 2
+        except LookupError:
+            logger.info("thrown")
+            yield 3
+        finally:
+            logger.info("closed")
+
+    generator = carried_from_a_request(steps)()
+    assert next(generator) == 1
+    logger.info("outside")
+    assert generator.send("it") == 2
+    assert generator.throw(LookupError()) == 3
+    generator.close()
+
+    assert ids() == [("outside", None), ("got it", "req"), ("thrown", "req"), ("closed", "req")]
+    assert list(carried_from_a_request(lambda: iter("ab"))()) == ["a", "b"]
+
+
+def test_a_generator_gives_what_it_returns_and_raises_what_it_raises():
+    def returns():
+        return (yield 1)
+
+    def raises():
+        yield 1
+        raise LookupError
+
+    def outer():
+        return (yield from carried(returns)())
+
+    generator = outer()
+    next(generator)
+    with pytest.raises(StopIteration) as end:
+        generator.send("done")
+    assert end.value.value == "done"
+    with pytest.raises(LookupError):
+        list(carried(raises)())
+
+
+def test_each_step_of_an_asynchronous_generator_has_the_ids(ids):
+    async def steps():
+        try:
+            await asyncio.sleep(0)
+            logger.info("got %s", (yield 1))
+            yield 2
+        except LookupError:
+            await asyncio.sleep(0)
+            logger.info("thrown")
+            yield 3
+        finally:
+            await asyncio.sleep(0)
+            logger.info("closed")
+
+    async def ask():
+        generator = carried_from_a_request(steps)()
+        assert await anext(generator) == 1
+        logger.info("outside")
+        assert await generator.asend("it") == 2
+        assert await generator.athrow(LookupError()) == 3
+        await generator.aclose()
+        assert [step async for step in carried_from_a_request(short)()] == [1]
+
+    async def short():
+        yield 1
+
+    asyncio.run(ask())
+
+    assert ids() == [("outside", None), ("got it", "req"), ("thrown", "req"), ("closed", "req")]
+
+
 def test_a_task_that_logs_nothing_asks_for_nothing(station, monkeypatch):
     @station.app.task(name="tests.silent", bind=True)
     def silent(self):
@@ -447,6 +548,19 @@ def test_the_filter_lets_everything_pass(monkeypatch):
         (("Authorization: Bearer hunter2.hunter2",), "Authorization: Bearer ********"),
         (('"{\\"password\\": \\"hunter2\\"}"',), None),
         (("https://x.example:8000/path?page=2",), "https://x.example:8000/path?page=2"),
+        (("redis://:hunter2/ss@10.0.0.1/0",), "redis://:********@10.0.0.1/0"),
+        (("amqp://u:p@hunter2@mq// or amqp://u:p#hunter2@mq//",), "amqp://u:********@mq// or amqp://u:********@mq//"),
+        (("amqp://u:hunter2@a;amqp://u:hunter2@b",), "amqp://u:********@a;amqp://u:********@b"),
+        (("user=ann password=hunter2 page=2",), "user=ann password=******** page=2"),
+        (("login(password=hunter2, page=2)",), "login(password=********, page=2)"),
+        (("note=password='hunter2' x=password=hunter2",), "note=password=******** x=password=********"),
+        (("Authorization: Basic aHVudGVyMjpodW50ZXIy",), "Authorization: Basic ********"),
+        (("authorization: token hunterhunter",), "authorization: token ********"),
+        (("AUTHORIZATION: BEARER hunter2.hunter2",), "AUTHORIZATION: BEARER ********"),
+        (("sent Token hunter2hunter2",), "sent Token ********"),
+        (("token validation, basic authentication",), "token validation, basic authentication"),
+        (([("Cookie", "sid=hunter2"), (b"authorization", b"hunter2"), ("page", "2")],), None),
+        ((Login("ann", "hunter2"),), "Login(user='ann', password=********)"),
         (("'name': 'ann', \"n\": 5, k='v'",), "'name': 'ann', \"n\": 5, k='v'"),
     ],
 )
@@ -458,6 +572,15 @@ def test_secrets_in_a_message_are_asterisks(lines, args, shown):
     assert "hunter2" not in message
     if shown is not None:
         assert message == f"got {shown}, and more"
+
+
+def test_secrets_in_named_tuples_and_pairs_of_extra_are_asterisks(lines):
+    logger.info("x", extra={"login": Login("ann", "hunter2"), "headers": [("Cookie", "sid=hunter2"), ("Age", "2")]})
+
+    assert lines.last["extra"] == {
+        "login": {"user": "ann", "password": "********"},
+        "headers": [["Cookie", "********"], ["Age", "2"]],
+    }
 
 
 def test_secrets_in_a_mapping_of_arguments_are_asterisks(lines):
@@ -527,7 +650,32 @@ def test_a_great_text_takes_no_great_time(lines):
     assert time.process_time() - started < 20
 
 
+@pytest.mark.parametrize("piece", ["\\", '\\"', "a=", "password=", "'a':", "://a:", "token "])
+def test_a_text_that_is_twice_as_long_takes_about_twice_the_time(piece):
+    names = ("password", "token")
+
+    def seconds(length):
+        text = f"' = :// {piece * length}"
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            text_without_secrets(text, names)
+            taken.append(time.process_time() - started)
+        return min(taken)
+
+    short, long = seconds(2_000), seconds(32_000)
+    assert long < 16 * 6 * max(short, 0.000_1)  # by the square it would be 256 times
+
+
 # As it is installed
+
+
+def test_what_other_formatters_take_is_taken_and_ignored():
+    options = {"format": "%(message)s", "datefmt": "%Y", "style": "{", "validate": False}
+    for some in (options, {"fmt": "%(message)s"}):
+        configurator = logging.config.DictConfigurator({})
+        formatter = configurator.configure_formatter({"()": "django_taskkit.observability.logs.JSONFormatter", **some})
+        assert json.loads(formatter.format(logging.makeLogRecord({"msg": "hello"})))["message"] == "hello"
 
 
 def test_it_can_be_named_in_logging_before_any_app_is_loaded():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
+from django_taskkit.observability.health.files import AddressError
+
 
 def fetch(url: str, host: str | None, timeout: float) -> tuple[list[str], list[str]]:
     """Return what is well and what is not with the web process at ``url``; redirects are not followed.
@@ -12,12 +14,22 @@ def fetch(url: str, host: str | None, timeout: float) -> tuple[list[str], list[s
     Args:
         host: the Host header; None: that of the URL.
         timeout: seconds.
+
+    Raises:
+        AddressError: ``url`` is none.
     """
-    parts = urlsplit(url)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
     try:
-        connection.request("GET", parts.path or "/", headers={"Host": host} if host else {})
+        parts = urlsplit(url)
+        host_name, port = parts.hostname, parts.port
+    except ValueError:
+        host_name = None
+    if not host_name or parts.scheme not in ("http", "https") or not url.isprintable() or " " in url:
+        raise AddressError(f"--url is {url!r}; give one such as http://127.0.0.1:8000/healthz")
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(host_name, port, timeout=timeout)
+    try:
+        wanted = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET", wanted, headers={"Host": host} if host else {})
         answer = connection.getresponse()
         body = answer.read(1000).decode("utf-8", "replace").strip()
     except (OSError, HTTPException) as exc:

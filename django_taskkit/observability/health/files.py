@@ -10,7 +10,9 @@ import json
 import os
 import re
 import stat
+import sys
 import tempfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,29 +24,41 @@ class FolderError(Exception):
     """The folder can't be used, or nobody can say which it is; the message names the remedy."""
 
 
-def default_folder(project: str | None = None) -> str:
+class AddressError(Exception):
+    """That is no address of a web process; the message says what one looks like."""
+
+
+def default_folder(project: str | None = None, settings_file: str | None = None) -> str:
     """Return the folder of a project whose settings name none: below the temporary files, of this user alone.
+
+    Many projects call their settings ``config.settings``: the folder's name has the place of that file, too, as a
+    number.
 
     Args:
         project: the name of its settings module; None: as ``DJANGO_SETTINGS_MODULE`` says, else the only one there is.
+        settings_file: where that module is; None: it is looked for where Python would, without importing anything; if
+            it isn't there, the only folder of that name is taken.
 
     Raises:
         FolderError: there are several.
     """
     above = os.path.join(tempfile.gettempdir(), f"taskkit-health-{os.getuid() if hasattr(os, 'getuid') else 0}")
     project = project or os.environ.get("DJANGO_SETTINGS_MODULE") or ""
-    if not project:
-        try:
-            projects = sorted(os.listdir(above))
-        except OSError:
-            projects = []
-        if len(projects) > 1:
-            raise FolderError(
-                f"{above} has the files of several projects; give --dir, or set DJANGO_SETTINGS_MODULE to one of "
-                f"{', '.join(projects)}"
-            )
-        project = projects[0] if projects else "project"
-    return os.path.join(above, _file_name(project))
+    settings_file = settings_file or _find(project)
+    if settings_file:
+        return os.path.join(above, f"{_file_name(project)}-{_number(settings_file)}")
+    try:
+        names = sorted(os.listdir(above))
+    except OSError:
+        names = []
+    start = f"{_file_name(project)}-"
+    projects = [name for name in names if not project or name.startswith(start)]
+    if len(projects) > 1:
+        raise FolderError(
+            f"{above} has the files of several projects: {', '.join(projects)}; give --dir, or run the probe in the "
+            "project's folder with DJANGO_SETTINGS_MODULE set"
+        )
+    return os.path.join(above, projects[0] if projects else _file_name(project or "project"))
 
 
 def make_folder(folder: str) -> None:
@@ -108,6 +122,22 @@ def read(folder: str, role: str) -> list[dict[str, Any]]:
                 if isinstance(sign, dict) and sign.get("role") == role and isinstance(sign.get("at"), (int, float)):
                     found.append({**sign, "path": os.path.join(folder, name)})
     return found
+
+
+def _find(module: str) -> str | None:
+    """Return the file of a module; to ask importlib for it would import the packages that it is in."""
+    path = module.replace(".", os.sep)
+    for folder in sys.path if path else ():
+        for end in (".py", f"{os.sep}__init__.py"):
+            file = os.path.join(folder or os.curdir, f"{path}{end}")
+            if os.path.isfile(file):
+                return file
+    return None
+
+
+def _number(settings_file: str) -> str:
+    """Return a number for a place; not of a secret, and so none that is hard to guess."""
+    return f"{zlib.crc32(os.fsencode(os.path.realpath(settings_file))):08x}"
 
 
 def _file_name(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django_taskkit.process_identity import is_gone
+from django_taskkit.process_identity import are_apart, is_gone
 
 MAX_AGE = {"worker": 30.0, "beat": 60.0, "relay": 120.0}
 """Seconds without a sign of life; several times what passes between two signs."""
@@ -35,7 +35,7 @@ def judge(
         only_alive: ask whether restarting the process would help, and not whether it does its work: an outage of the
             broker is no fault of it.
     """
-    current = _current(signs)
+    current = _current(signs, now, max_age or MAX_AGE[role])
     if not current:
         return [], [f"no {role} has written a sign of life"]
     well, wrong = [], []
@@ -54,10 +54,34 @@ def judge(
     return well, wrong
 
 
-def _current(signs: Sequence[Sign]) -> list[Sign]:
+def _current(signs: Sequence[Sign], now: float, max_age: float) -> list[Sign]:
     """Leave out what a process left behind that was killed, once another of the same name is at work."""
-    alive = {sign.get("name") for sign in signs if not is_gone(str(sign.get("process", "")))}
-    return [sign for sign in signs if sign.get("name") not in alive or not is_gone(str(sign.get("process", "")))]
+    alive = [sign for sign in signs if not is_gone(str(sign.get("process", "")))]
+    names = {sign.get("name") for sign in alive}
+    return [
+        sign
+        for sign in signs
+        if not (sign.get("name") in names and is_gone(str(sign.get("process", ""))))
+        and not any(_has_followed(other, sign, now - max_age) for other in alive)
+    ]
+
+
+def _has_followed(other: Sign, sign: Sign, silent_since: float) -> bool:
+    """Say whether ``other`` stands where the process of ``sign`` was.
+
+    Nobody can see whether one is gone that ran in the container before this one, or before the machine was started
+    anew. It is taken to be so if it has been silent since the other began, or for longer than it may be.
+    """
+    return (
+        (other.get("name"), other.get("host")) == (sign.get("name"), sign.get("host"))
+        and are_apart(str(sign.get("process", "")), str(other.get("process", "")))
+        and _began_at(sign) < _began_at(other)
+        and float(sign["at"]) < max(_began_at(other), silent_since)
+    )
+
+
+def _began_at(sign: Sign) -> float:
+    return float(sign.get("started_at") or sign["at"])
 
 
 def _dead(sign: Sign, now: float, max_age: float) -> str | None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from django_taskkit.observability.health.files import VARIABLE, FolderError, default_folder, read
+from django_taskkit.observability.health.files import VARIABLE, AddressError, FolderError, default_folder, read
 from django_taskkit.observability.health.judging import MAX_AGE, judge
 
 ROLES = ("worker", "beat", "relay", "web")
@@ -60,6 +60,9 @@ def probe(
         url: of a web process.
         host: its Host header.
         now: seconds since 1970.
+
+    Raises:
+        AddressError: ``url`` is none.
     """
     if role == "web":
         from django_taskkit.observability.health.fetching import fetch
@@ -80,11 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     options = vars(parser.parse_args(arguments))
     try:
-        folder = options.pop("folder") or os.environ.get(VARIABLE) or default_folder()
-    except FolderError as exc:
+        folder = options.pop("folder") or os.environ.get(VARIABLE) or ""
+        if not folder and options["role"] != "web":  # which has no file
+            folder = default_folder()
+        well, wrong = probe(folder=folder, **options)
+    except (AddressError, FolderError) as exc:
         print(exc, file=sys.stderr)
         return 2
-    well, wrong = probe(folder=folder, **options)
     return say(well, wrong)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from django.conf import settings
 
 from django_taskkit import conf
 from django_taskkit.observability.health import files
-from django_taskkit.process_identity import is_gone, of_this_process
+from django_taskkit.process_identity import are_apart, is_gone, of_this_process
 
 logger = logging.getLogger("django_taskkit")
 
@@ -25,7 +26,9 @@ EVERY = 5.0
 
 def folder() -> str:
     """Return the folder that the settings name."""
-    return conf.current().health_dir or files.default_folder(getattr(settings, "SETTINGS_MODULE", None))
+    module: str | None = getattr(settings, "SETTINGS_MODULE", None)
+    loaded = sys.modules.get(module) if module else None
+    return conf.current().health_dir or files.default_folder(module, getattr(loaded, "__file__", None))
 
 
 class SignOfLife:
@@ -95,6 +98,9 @@ class SignOfLife:
         files.make_folder(where)
         for sign in files.read(where, self._role):
             with suppress(Exception):
-                if sign.get("name") == self._name and is_gone(str(sign.get("process", ""))):
+                process, is_here = str(sign.get("process", "")), sign.get("host") == socket.gethostname()
+                # One of a container with this host's name may be at work all the same; then it writes again.
+                is_before = is_here and are_apart(process, of_this_process())
+                if sign.get("name") == self._name and (is_before or is_gone(process)):
                     files.remove(sign["path"])
         return files.path_of(where, self._role, self._name, self._pid)

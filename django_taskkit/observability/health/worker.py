@@ -22,6 +22,9 @@ from celery.worker import state
 
 from django_taskkit.observability.health.signs import EVERY, SignOfLife
 
+SOON = 0.5
+"""Seconds from the connection to the first sign of a loop that turns."""
+
 
 class HealthStep(bootsteps.StartStopStep):  # type: ignore[misc,unused-ignore]
     """Says how the consumer is, from its loop."""
@@ -42,7 +45,8 @@ class HealthStep(bootsteps.StartStopStep):  # type: ignore[misc,unused-ignore]
         self._ended = threading.Event()
         if type(parent.pool).__module__.endswith(".solo"):
             threading.Thread(target=self._watch_solo, name="django_taskkit.health", daemon=True).start()
-        self._timer_entry: Any = None
+        self._timer_entries: list[Any] = []
+        self._is_new = True
         if parent.hub is None:
             parent.perform_pending_operations = self._turning(parent.perform_pending_operations)
         parent.ensure_connected = self._while_connecting(parent.ensure_connected)
@@ -54,7 +58,10 @@ class HealthStep(bootsteps.StartStopStep):  # type: ignore[misc,unused-ignore]
         self._connected, self._connected_at = True, time.time()
         self._turned_at = time.time()
         self._cancel_timer()
-        self._timer_entry = parent.timer.call_repeatedly(EVERY, self._on_timer)
+        # The loop asks for messages once all steps have started: until then it consumes from no queue.
+        self._is_new = True
+        timer = parent.timer
+        self._timer_entries = [timer.call_after(SOON, self._on_timer), timer.call_repeatedly(EVERY, self._on_timer)]
         self._write()
 
     def stop(self, parent: Any) -> None:
@@ -66,9 +73,9 @@ class HealthStep(bootsteps.StartStopStep):  # type: ignore[misc,unused-ignore]
     shutdown = stop
 
     def _cancel_timer(self) -> None:
-        if self._timer_entry is not None:
-            self._timer_entry.cancel()
-            self._timer_entry = None
+        for entry in self._timer_entries:
+            entry.cancel()
+        self._timer_entries = []
 
     def _on_timer(self) -> None:
         if self.consumer.hub is not None:  # the loop itself runs its timers
@@ -84,7 +91,8 @@ class HealthStep(bootsteps.StartStopStep):  # type: ignore[misc,unused-ignore]
         sign = self._sign
 
         def turn() -> Any:
-            if sign.is_due():
+            if self._is_new or sign.is_due():
+                self._is_new = False
                 self._turned_at = time.time()
                 self._write()
             return perform()

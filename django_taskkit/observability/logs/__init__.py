@@ -7,7 +7,7 @@ Django reads ``LOGGING`` before it loads its apps, so nothing in this package im
 
 from __future__ import annotations
 
-from django_taskkit.observability.logs.context import carried
+from django_taskkit.observability.logs.carrying import carried
 from django_taskkit.observability.logs.filter import TaskContextFilter
 from django_taskkit.observability.logs.formatter import JSONFormatter
 from django_taskkit.observability.logs.in_worker import keep_django_logging

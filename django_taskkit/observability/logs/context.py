@@ -8,12 +8,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
-from functools import wraps
-from inspect import iscoroutinefunction
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from django.conf import settings
 
@@ -27,9 +25,8 @@ KEYS = ("task", "task_id", "root_id", "parent_id", "attempt", "queue", "lane", "
 LANES = "TASKKIT_LANES"
 """The setting in which ``routing.lanes()`` describes the project's lanes, by name."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-_carried: ContextVar[Mapping[str, Any] | None] = ContextVar("taskkit_carried", default=None)
+carried_facts: ContextVar[Mapping[str, Any] | None] = ContextVar("taskkit_carried", default=None)
+"""What `carrying.carried` has brought here."""
 
 _PLACES = re.compile(r"%(?:\(\w+\))?[-+ #0]*(?:\d+|\*)?(?:\.\d+)?([a-zA-Z%])")
 _NAME_AND_ID = "%s[%s]"
@@ -46,7 +43,7 @@ def facts_here() -> dict[str, Any]:
     request, name, app = _running()
     if request is not None:
         return {**_of_run(request, name, app)}
-    if (carried_here := _carried.get()) is not None:
+    if (carried_here := carried_facts.get()) is not None:
         return {**carried_here}
     return _known(request_id=of_request.get())
 
@@ -67,46 +64,6 @@ def facts_of(record: logging.LogRecord) -> dict[str, Any]:
         web: Any = getattr(record, "request", None)
         found.update(_known(request_id=getattr(web, "request_id", None)))
     return found
-
-
-def carried(function: Function) -> Function:
-    """Return ``function``, or a coroutine function, that logs and sends tasks as what runs here does.
-
-    For what a task starts in threads of its own: Celery knows the running task by its thread. So
-    ``executor.submit(carried(work), ...)``, and ``async_to_sync(carried(work))()``.
-    """
-    facts = facts_here()
-
-    def begin() -> Callable[[], None]:
-        tokens = _carried.set(facts), of_request.set(facts.get("request_id", ""))
-
-        def end() -> None:
-            _carried.reset(tokens[0])
-            of_request.reset(tokens[1])
-
-        return end
-
-    if iscoroutinefunction(function):
-
-        @wraps(function)
-        async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-            end = begin()
-            try:
-                return await function(*args, **kwargs)
-            finally:
-                end()
-
-        return cast("Function", run_coroutine)
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        end = begin()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            end()
-
-    return cast("Function", run)
 
 
 def _running() -> tuple[Any, str, Any]:

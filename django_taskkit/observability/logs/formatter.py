@@ -17,7 +17,9 @@ from django_taskkit.observability.logs.context import KEYS, facts_of
 from django_taskkit.observability.logs.filter import ADDED, FACTS
 from django_taskkit.observability.logs.redaction import (
     arguments_without_secrets,
+    is_namedtuple,
     secret_names,
+    text_of,
     text_without_secrets,
     without_secrets,
 )
@@ -50,10 +52,21 @@ class JSONFormatter(logging.Formatter):
     ``timestamp, level, logger, message, pid`` are in every line; ``task, task_id, root_id, parent_id, attempt, queue,
     lane, request_id, worker`` where they are known; ``exception`` and ``stack`` where the record has them; and
     ``extra`` with what the caller has passed as such. Never raises: what can't be written is said in its place.
+
+    There is nothing to set. What other formatters take (``format``, ``datefmt``, ``style``, ``validate``, ``defaults``)
+    is taken and ignored: it stands in the ``LOGGING`` of who had one of those before.
     """
 
-    def __init__(self) -> None:
-        # A formatter in LOGGING may have ``format`` and ``datefmt``; this one has nothing to set.
+    def __init__(
+        self,
+        fmt: object = None,
+        datefmt: object = None,
+        style: object = "%",
+        validate: object = True,
+        *,
+        format: object = None,  # the name in LOGGING
+        defaults: object = None,
+    ) -> None:
         super().__init__()
 
     def format(self, record: logging.LogRecord) -> str:
@@ -81,7 +94,11 @@ class JSONFormatter(logging.Formatter):
             line["exception"] = exception
         if record.stack_info:
             line["stack"] = _cut(str(record.stack_info), TRACEBACK_LIMIT, names)
-        if extra := _extra(record, names):
+        try:
+            extra = _extra(record, names)
+        except Exception as exc:  # the message is worth more
+            extra = {"unknown": f"[what can't be written: {type(exc).__name__}]"}
+        if extra:
             line["extra"] = extra
         return line
 
@@ -141,7 +158,7 @@ def _extra(record: logging.LogRecord, names: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(data, Mapping) and "id" in data and "name" in data:
         del found["data"]
         found.update({name: data[name] for name in _OF_CELERY if data.get(name) is not None})
-    return {str(name): _plain(value, names) for name, value in without_secrets(found, names).items()}
+    return {text_of(name): _plain(value, names) for name, value in without_secrets(found, names).items()}
 
 
 def _plain(value: Any, names: tuple[str, ...], depth: int = _DEPTH) -> Any:
@@ -156,10 +173,12 @@ def _plain(value: Any, names: tuple[str, ...], depth: int = _DEPTH) -> Any:
         return value.isoformat()
     if isinstance(value, (UUID, Decimal)):
         return str(value)
+    if is_namedtuple(value):
+        value = value._asdict()
     if depth:
         if isinstance(value, Mapping):
             items = list(value.items())[:ITEMS_LIMIT]
-            return {str(key): _plain(item, names, depth - 1) for key, item in items}
+            return {text_of(key): _plain(item, names, depth - 1) for key, item in items}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [_plain(item, names, depth - 1) for item in list(value)[:ITEMS_LIMIT]]
     try:

@@ -22,13 +22,22 @@ _DEPTH = 20
 _LONGEST = 20_000
 """Characters that a value in a text may have, where it is in brackets."""
 
-_URL_PASSWORD = re.compile(r"(://[^\s/?#:@'\"]*:)[^\s/?#@'\"]+@")
+# A password that nobody has quoted may have any of / ? # @ in it: it ends at the last @ before a space, a quote or the
+# next URL.
+_URL_PASSWORD = re.compile(r"(://[^\s/?#:@'\"]*:)(?:(?!://)[^\s'\"])+@")
 _QUERY = re.compile(r"([?&;])([\w.%-]{1,64})=([^&\s'\"#;<>]+)")
-_BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{8,}")
+# "Basic training" is none: without its header, what follows such a word has a digit, "=" or capitals in it.
+_CREDENTIALS = re.compile(
+    r"(?i:\b(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?|bearer\s+))[\w.~+/=-]{8,}"
+    r"|\b((?i:basic|token)\s+)(?=\S{0,64}?(?:[\d=]|[a-z][A-Z]))[\w.~+/=-]{8,}"
+)
+_SCHEMES = ("bearer", "basic", "token", "authorization")
 _QUOTED = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'|" + r'\\"(?:.*?)\\"' + r"|\\'(?:.*?)\\'"
-# 'password': 'x', "password": "x", 'password': 5, \"password\": \"x\"; and password='x'
-_PAIR = re.compile(r"(\\*['\"])([\w .-]{1,64})\1(\s*[:=]\s*)(b?(?:" + _QUOTED + r")|[^\s,}\])]+)", re.DOTALL)
-_KEYWORD = re.compile(r"\b([A-Za-z_][\w-]{0,63})=(b?(?:" + _QUOTED + "))", re.DOTALL)
+# 'password': 'x', "password": "x", 'password': 5, \"password\": \"x\"; and password='x', password=x
+# An escaped quote begins with the first of its backslashes: to try each of them takes time by the square of them.
+_PAIR = re.compile(r"(?<!\\)(\\*['\"])([\w .-]{1,64})\1(\s*[:=]\s*)(b?(?:" + _QUOTED + r")|[^\s,}\])]+)", re.DOTALL)
+_KEYWORD = re.compile(r"\b([A-Za-z_][\w-]{0,63})=")
+_VALUE = re.compile("b?(?:" + _QUOTED + r")|[^\s,;&)}\]'\"]+", re.DOTALL)
 _OPENS, _CLOSES = "([{", ")]}"
 
 
@@ -47,19 +56,40 @@ def is_secret(name: str, names: tuple[str, ...]) -> bool:
 
 
 def without_secrets(value: Any, names: tuple[str, ...], depth: int = _DEPTH) -> Any:
-    """Return a copy of ``value`` without its secrets; lists stay lists, tuples tuples, and objects what they are."""
+    """Return a copy of ``value`` without its secrets; lists stay lists, tuples tuples, and objects what they are.
+
+    A tuple of a telling name and a value is taken for a pair.
+    """
     if isinstance(value, str):
         return text_without_secrets(value, names)
     if depth == 0 and isinstance(value, (Mapping, list, tuple)):
         return HIDDEN
     if isinstance(value, Mapping):
         return {
-            key: HIDDEN if is_secret(str(key), names) else without_secrets(item, names, depth - 1)
+            key: HIDDEN if is_secret(text_of(key), names) else without_secrets(item, names, depth - 1)
             for key, item in value.items()
         }
+    if type(value) is tuple and len(value) == 2 and isinstance(value[0], (str, bytes)):
+        name = value[0] if isinstance(value[0], str) else value[0].decode("latin-1")
+        if is_secret(name, names):  # headers, as most libraries have them
+            return value[0], HIDDEN
+    if is_namedtuple(value):
+        return value._make(without_secrets(value._asdict(), names, depth).values())
     if type(value) in (list, tuple):
         return type(value)(without_secrets(item, names, depth - 1) for item in value)
     return value
+
+
+def is_namedtuple(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields") and hasattr(value, "_asdict")
+
+
+def text_of(key: Any) -> str:
+    """Return the key of a mapping as a text; never raises."""
+    try:
+        return str(key)
+    except Exception as exc:
+        return f"[a {type(key).__name__} whose str raised {type(exc).__name__}]"
 
 
 def text_without_secrets(text: str, names: tuple[str, ...]) -> str:
@@ -68,14 +98,12 @@ def text_without_secrets(text: str, names: tuple[str, ...]) -> str:
         text = _URL_PASSWORD.sub(rf"\1{HIDDEN}@", text)
     if "=" in text:
         text = _QUERY.sub(lambda found: _query(found, names), text)
-        text = _KEYWORD.sub(
-            lambda found: f"{found[1]}={HIDDEN}" if is_secret(found[1], names) else found[0],
-            text,
-        )
+        text = _keywords_hidden(text, names)
     if "'" in text or '"' in text:
         text = _pairs_hidden(text, names)
-    if "earer" in text or "EARER" in text:
-        text = _BEARER.sub(rf"\1{HIDDEN}", text)
+    lower = text.lower()
+    if any(scheme in lower for scheme in _SCHEMES):
+        text = _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}", text)
     return text
 
 
@@ -103,6 +131,17 @@ def arguments_without_secrets(task_name: str, args: str, kwargs: str, names: tup
 
 def _query(found: re.Match[str], names: tuple[str, ...]) -> str:
     return f"{found[1]}{found[2]}={HIDDEN}" if is_secret(found[2], names) else found[0]
+
+
+def _keywords_hidden(text: str, names: tuple[str, ...]) -> str:
+    parts, at = [], 0
+    for found in _KEYWORD.finditer(text):
+        # A value is looked at for telling names only: that of any other may be a pair itself.
+        value = _VALUE.match(text, found.end()) if found.start() >= at and is_secret(found[1], names) else None
+        if value is not None:
+            parts += [text[at : found.end()], HIDDEN]
+            at = value.end()
+    return "".join([*parts, text[at:]])
 
 
 def _pairs_hidden(text: str, names: tuple[str, ...]) -> str:
