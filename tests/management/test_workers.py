@@ -13,6 +13,7 @@ from django_taskkit.management import workers
 from django_taskkit.routing import Lane, lanes
 from tests.celery_app import app as tests_app
 from tests.management.test_taskkit import run
+from tests.own_apps import current_app_kept
 
 
 @pytest.fixture
@@ -34,6 +35,10 @@ def lanes_of_the_project(settings, monkeypatch):
     for name, value in {**made, "task_time_limit": 60}.items():
         monkeypatch.setitem(tests_app.conf, name, value)
     monkeypatch.setitem(vars(tests_app), "amqp", type(tests_app.amqp)(tests_app))  # an older one may know older queues
+    with current_app_kept():  # one of a live test's, which has been imported
+        tests_app.set_current()
+        tests_app.set_default()
+        yield
 
 
 def services(text):

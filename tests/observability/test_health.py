@@ -174,7 +174,7 @@ def test_what_a_killed_process_of_this_name_left_is_taken_away(folder):
 
     signs.SignOfLife("relay", "web1").write({})
 
-    assert sorted(path.name for path in folder.iterdir()) == [f"relay-web1-{os.getpid()}.json", "relay-web2-1.json"]
+    assert {path.name for path in folder.iterdir()} == {f"relay-web1-{os.getpid()}.json", "relay-web2-1.json"}
 
 
 def test_what_a_container_of_this_name_left_is_taken_away_and_that_of_another_host_is_not(folder, monkeypatch):
@@ -186,7 +186,7 @@ def test_what_a_container_of_this_name_left_is_taken_away_and_that_of_another_ho
 
     signs.SignOfLife("relay", "relay").write({})
 
-    assert sorted(path.name for path in folder.iterdir()) == ["relay-relay-18.json", f"relay-relay-{os.getpid()}.json"]
+    assert {path.name for path in folder.iterdir()} == {"relay-relay-18.json", f"relay-relay-{os.getpid()}.json"}
 
 
 def test_a_folder_that_others_may_write_to_is_refused_and_harms_nobody(folder, caplog):
