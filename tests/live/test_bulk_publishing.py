@@ -80,8 +80,10 @@ def taken(broker, queue=None):
 
 
 def facts(message):
-    properties = {name: value for name, value in message.properties.items() if name != "delivery_tag"}
-    return message.body, message.content_type, message.content_encoding, message.headers, properties
+    others = ("delivery_tag", "application_headers")  # the latter is what AMQP calls the headers
+    properties = {name: value for name, value in message.properties.items() if name not in others}
+    headers = {name: value for name, value in message.headers.items() if name != "taskkit_sent_at"}
+    return message.body, message.content_type, message.content_encoding, headers, properties
 
 
 @pytest.mark.parametrize("kind", KINDS, indirect=True)
