@@ -22,4 +22,4 @@ def test_the_checks_have_nothing_to_say(shop, tmp_path, broker):
         "-c", ASK, DJANGO_SETTINGS_MODULE="config.settings", BROKER_URL=broker, SECRET_KEY="x", VAR_DIR=str(tmp_path)
     )
 
-    assert json.loads(said.strip().splitlines()[-1]) == {"False": [], "True": []}
+    assert json.loads(said.strip().splitlines()[-1]) == {"0": [], "1": []}
