@@ -125,18 +125,7 @@ class ResultCache:
             TypeError, ValueError: the arguments don't fit the task, or can't be sent.
             ConfigurationError: the options don't fit the task, or the cache can't be used for this.
         """
-        call = self._calls(args, kwargs)
-        try:
-            kept = look(self.alias, call.key, call.tags)
-        except RAISED:
-            raise
-        except Exception as exc:  # each cache has errors of its own
-            return self._without_cache(call, exc)
-        if kept is not None:
-            age = time.time() - kept.stored_at
-            if self._timeout is None or age < self._timeout:
-                return hit(kept, age, self._timeout, self.alias)
-        return self._dispatcher.ask(call, kept)
+        return self._ask(self._calls(args, kwargs), anew=False)
 
     def peek(self, /, *args: Any, **kwargs: Any) -> TaskState:
         """As :meth:`get_or_dispatch`, and send nothing; a fresh value is STALE while a :meth:`refresh` goes on."""
@@ -154,14 +143,7 @@ class ResultCache:
         The state that is returned is STALE if there is a value, and so is that of :meth:`peek` meanwhile. To
         :meth:`get_or_dispatch`, which looks no further, a fresh value is a HIT.
         """
-        call = self._calls(args, kwargs)
-        try:
-            kept = look(self.alias, call.key, call.tags)
-        except RAISED:
-            raise
-        except Exception as exc:  # each cache has errors of its own
-            return self._without_cache(call, exc)
-        return self._dispatcher.ask(call, kept, anew=True)
+        return self._ask(self._calls(args, kwargs), anew=True)
 
     def wait(self, seconds: float, /, *args: Any, **kwargs: Any) -> TaskState:
         """As :meth:`get_or_dispatch`, and look again until there is a value or a failure, for so many seconds at most.
@@ -259,6 +241,19 @@ class ResultCache:
                 f"ResultCache of {self.task_name}: the keys of the cache {self.alias!r} may become longer than "
                 f"the {MEMCACHED_KEY} characters that Memcached takes; shorten its KEY_PREFIX"
             )
+
+    def _ask(self, call: Call, *, anew: bool) -> TaskState:
+        try:
+            kept = look(self.alias, call.key, call.tags)
+        except RAISED:
+            raise
+        except Exception as exc:  # each cache has errors of its own
+            return self._without_cache(call, exc)
+        if kept is not None and not anew:
+            age = time.time() - kept.stored_at
+            if self._timeout is None or age < self._timeout:
+                return hit(kept, age, self._timeout, self.alias)
+        return self._dispatcher.ask(call, kept, anew=anew)
 
     def _without_cache(self, call: Call, exc: Exception) -> TaskState:
         self.check()  # a cache that can't be used for this is not one that is away
