@@ -81,7 +81,11 @@ def _round_trip(connection: Any) -> bool | Exception | None:
     try:
         if driver == "amqp":
             queue(channel).queue_declare()
-        connection.Producer(channel, auto_declare=False).publish(text, exchange="", routing_key=name, delivery_mode=1)
+        # Our transport for a folder drops a transient message whose queue is not there, and makes it for any other.
+        mode = 2 if driver == "filesystem" else 1
+        connection.Producer(channel, auto_declare=False).publish(
+            text, exchange="", routing_key=name, delivery_mode=mode
+        )
         return _comes_back(channel, name, text)
     except connection.channel_errors as exc:
         return exc if isinstance(exc, Exception) else None

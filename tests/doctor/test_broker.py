@@ -1,8 +1,10 @@
 import pytest
+from celery import Celery
 
 from django_taskkit.doctor.broker import broker
 from django_taskkit.doctor.probes import PROBES
 from django_taskkit.doctor.running import examine
+from django_taskkit.doctor.site import Site
 
 
 @pytest.fixture
@@ -52,3 +54,15 @@ def test_a_broker_that_is_away_is_told_in_one_sentence_with_stars_for_a_password
     assert finding.text.startswith(shown)
     assert finding.text.endswith(".")
     assert not finding.text.endswith("..")
+
+
+def test_a_broker_in_a_folder_takes_a_message_and_gives_it_back(tmp_path):
+    """Ours drops a transient message for a queue that is not there; the template has this broker."""
+    with Celery("folder", broker="filesystem://", set_as_current=False, fixups=[]) as app:
+        app.conf.broker_transport = "django_taskkit.transports.filesystem:Transport"
+        app.conf.broker_transport_options = {"folder": str(tmp_path)}
+
+        [found] = broker(Site(app, timeout=10))
+
+    assert (found.level.value, found.id) == ("ok", "broker"), found.text
+    assert not any(path.is_file() for path in tmp_path.rglob("*taskkit.doctor*"))
