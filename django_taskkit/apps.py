@@ -15,6 +15,7 @@ class TaskkitConfig(AppConfig):
     def ready(self) -> None:
         """Put the recorder in front of Celery's failure handling, and register the checks."""
         from django_taskkit import checks  # noqa: F401
+        from django_taskkit.backends import hooks as backends
         from django_taskkit.beat import hooks as beat
         from django_taskkit.dlq import tasks  # noqa: F401  (its task is there without autodiscovery)
         from django_taskkit.observability.health import hooks as health
@@ -26,6 +27,7 @@ class TaskkitConfig(AppConfig):
         startup.install()
         beat.install()
         health.install()
+        backends.install()
         _count_if_asked()
 
 

@@ -51,6 +51,9 @@ HOLD_HEADER = "taskkit_hold"
 RESULT_HEADER = "taskkit_result"
 """Where the worker puts what the task returns, for whom a ``ResultCache`` has sent it; see ``results.order``."""
 
+DJANGO_TASK_HEADER = "taskkit_django_task"
+"""The alias in ``TASKS`` of the backend that has a result of the message in its table."""
+
 SENT_AT_HEADER = "taskkit_sent_at"
 """When the message was handed to the broker, as seconds since 1970 by the sender's clock."""
 

@@ -1,5 +1,6 @@
 """The models, where Django's app registry looks for them."""
 
+from django_taskkit.backends.model import DjangoTaskResult
 from django_taskkit.beat.model import BeatLease, BeatRun
 from django_taskkit.dlq.models import DeadLetter, DeadLetterEvent, Redelivery
 from django_taskkit.dlq.redrive.model import Redrive, RedriveMember
@@ -10,6 +11,7 @@ __all__ = [
     "BeatRun",
     "DeadLetter",
     "DeadLetterEvent",
+    "DjangoTaskResult",
     "OutboxLease",
     "OutboxMessage",
     "Redelivery",

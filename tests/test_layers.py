@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     ("admin", "management", "probe", "doctor", "checks", "backends", "observability", "templatetags", "testing"),
     ("dlq", "outbox", "worker", "beat", "transports", "base_tasks", "results", "routing"),
-    ("models", "beat.model", "dlq.models", "dlq.redrive.model", "outbox.model", "migrations"),
+    ("models", "backends.model", "beat.model", "dlq.models", "dlq.redrive.model", "outbox.model", "migrations"),
     ("envelope", "progress", "request_ids"),
     ("origin", "running", "stores", "arguments", "argument_kinds", "call_keys"),
     ("conf", "signals"),

@@ -53,7 +53,7 @@ def capture(task: Task, request: Context, exc: BaseException) -> bool:
         reason = reason_of(task, request, exc)
         death = Death.by_exception(envelope, exc, reason=reason, worker=request.hostname or "", task_name=task.name)
         held = is_to_be_held(task, request, envelope, reason)
-        death = replace(death, body_ran=body_returned(exc), held=held)
+        death = replace(death, body_ran=body_returned(exc) or reason is Reason.RESULT_LOST, held=held)
         recorded = record(death)
         if recorded and held:
             hold(request, death, task=task, backend=task.backend)

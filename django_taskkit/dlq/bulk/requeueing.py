@@ -11,12 +11,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_taskkit import signals
+from django_taskkit.backends.model import ready_again
 from django_taskkit.dlq.bulk.publish import BulkPublisher
 from django_taskkit.dlq.bulk.rows import Refusal, Taken, give_back, move, refused, take_messages, write_history
 from django_taskkit.dlq.models import DeadLetterEvent, Status
 from django_taskkit.dlq.publisher import BrokerUnreachableError
 from django_taskkit.dlq.result_states import ResultStates
-from django_taskkit.envelope import RESULT_HEADER
+from django_taskkit.envelope import DJANGO_TASK_HEADER, RESULT_HEADER
 from django_taskkit.results.notices import requeued
 
 
@@ -68,6 +69,8 @@ class Requeueing:
                     outage = str(failure) if isinstance(failure, BrokerUnreachableError) else outage
             if reasons:
                 give_back(self.using, [row for row in taken if row.pk in reasons], now)
+            sent_again = (envelope for row, envelope in zip(taken, envelopes, strict=True) if row.pk not in reasons)
+            ready_again({sent.task_id: sent.generation for sent in sent_again if DJANGO_TASK_HEADER in sent.headers})
         sent = [row for row in taken if row.pk not in reasons]
         for row in sent if signals.task_requeued.has_listeners() else ():
             signals.announce(

@@ -1,0 +1,7 @@
+"""A project's own backend."""
+
+from django_taskkit.backends.backend import CeleryBackend
+
+
+class OwnBackend(CeleryBackend):
+    pass
