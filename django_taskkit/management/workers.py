@@ -43,7 +43,9 @@ def add_arguments(parser: CommandParser) -> None:
         "--lane", nargs="+", default=[], metavar="NAME", help="the workers of these lanes, and no other"
     )
     parser.add_argument("--app", help="what `celery -A` takes; default: where the project's app was found")
-    parser.add_argument("--cores", type=_cores, help="of the machine that will run them; default: those of this one")
+    parser.add_argument(
+        "--cores", type=number_of_cores, help="of the machine that will run them; default: those of this one"
+    )
     parser.add_argument(
         "--no-beat", action="store_true", help="without beat; it is left out too if nothing is scheduled"
     )
@@ -64,7 +66,7 @@ def handle(command: BaseCommand, **options: Any) -> None:
     try:
         app = project_app()
         task_of(app, "")  # imports the modules with tasks, whose limits decide how long a stop takes
-        name = options["app"] or _name_of(app)
+        name = options["app"] or name_of(app)
         processes = _processes(app, name, options)
         texts = formats.files(options["format"], processes, _place(name, options))
     except (ConfigurationError, NoAppError) as exc:
@@ -111,7 +113,7 @@ def _place(name: str, options: dict[str, Any]) -> Place:
     )
 
 
-def _name_of(app: Celery) -> str:
+def name_of(app: Celery) -> str:
     """Return what ``celery -A`` takes for ``app``: the project's package as a rule, else module and name."""
     package = os.environ.get(_SETTINGS, "").partition(".")[0]
     for candidate in filter(None, (package, f"{package}.celery")):
@@ -164,7 +166,7 @@ def _differs(path: Path, text: str) -> bool:
         return True
 
 
-def _cores(text: str) -> int:
+def number_of_cores(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise ArgumentTypeError(f"{text!r} is no number of cores; give a whole number, 1 or more")
     return int(text)

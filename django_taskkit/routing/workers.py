@@ -56,6 +56,9 @@ class WorkerPlan:
     stop_grace: int = STOP_GRACE_WITHOUT_LIMIT
     """Seconds between TERM and KILL: a warm stop lets tasks finish, and a shorter time kills them."""
 
+    node_suffix: str = ""
+    """What tells the nodes of two workers apart that have one lane and one host."""
+
     why: tuple[str, ...] = ()
     """Sentences on how the numbers came about."""
 
@@ -68,7 +71,7 @@ class WorkerPlan:
 
         RabbitMQ lets one worker of a node name in, as its queue for remote control is exclusive.
         """
-        return plain_name(self.queues[0])
+        return plain_name(self.queues[0]) + self.node_suffix
 
     def argv(self, app: str, *, loglevel: str = "INFO") -> tuple[str, ...]:
         """Return the arguments for Python: ``-m celery -A app worker ...``.

@@ -26,6 +26,7 @@ VERBS = {
     "routes": "django_taskkit.management.routes",
     "schedule": "django_taskkit.management.schedule",
     "show": "django_taskkit.management.show",
+    "worker": "django_taskkit.management.worker",
     "workers": "django_taskkit.management.workers",
 }
 """A verb is a module with ``HELP``, ``add_arguments(parser)`` and ``handle(command, **options)``."""
