@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
+import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -133,10 +133,12 @@ def _serve(command: BaseCommand, options: dict[str, Any]) -> None:
 
 
 def _wait_for_signal() -> None:
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Not an Event: a signal that comes in the moment before its wait goes unheard until the next one.
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda *_: came.append(1)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        stop.wait()
+        while not came:
+            time.sleep(0.5)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
