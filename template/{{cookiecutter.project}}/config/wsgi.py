@@ -1,7 +1,21 @@
-import os
-
+{% if cookiecutter.observability == "opentelemetry" -%}
+import django
 from django.core.wsgi import get_wsgi_application
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+from config.environment import choose_settings
 
+choose_settings()
+django.setup()
+
+from config import telemetry  # noqa: E402
+
+# Before the application is made, which then has the middleware that traces.
+telemetry.set_up()
+{% else -%}
+from django.core.wsgi import get_wsgi_application
+
+from config.environment import choose_settings
+
+choose_settings()
+{% endif %}
 application = get_wsgi_application()

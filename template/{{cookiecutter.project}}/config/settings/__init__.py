@@ -1,0 +1,1 @@
+"""The settings: base and tasks are the same everywhere; development, production and test each add their own."""

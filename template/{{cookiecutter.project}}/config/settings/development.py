@@ -1,0 +1,12 @@
+"""Your own machine: error pages with source code, mails as files, a log that people read."""
+
+from config.settings.base import *  # noqa: F403
+from config.settings.base import VAR_DIR
+from config.settings.tasks import *  # noqa: F403
+
+DEBUG = True
+
+# Mails that would be sent, to look at.
+EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+EMAIL_FILE_PATH = VAR_DIR / "mail"
+EMAIL_FILE_PATH.mkdir(mode=0o700, exist_ok=True)

@@ -1,0 +1,63 @@
+"""Production: what is missing is an error at the start, and not a surprise in the night."""
+
+{% if cookiecutter.django != "5.2" -%}
+from django.utils.csp import CSP
+
+{% endif -%}
+from config.settings.base import *  # noqa: F403
+from config.settings.base import LOGGING, {% if cookiecutter.django != "5.2" %}MIDDLEWARE, {% endif %}STORAGES, env
+from config.settings.tasks import *  # noqa: F403
+
+DEBUG = False
+env.required("ALLOWED_HOSTS", "give the names under which the site is reached, separated by commas")
+
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+# Probes{% if cookiecutter.observability == "prometheus" %} and Prometheus{% endif %} ask from inside, without HTTPS.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"{% if cookiecutter.observability == "prometheus" %}, r"^metrics$"{% endif %}]
+SECURE_HSTS_SECONDS = 3600  # raise it once HTTPS has worked for a while; browsers remember it
+# Whether all subdomains have HTTPS too is for the owner of the domain to say.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+if env.yes("BEHIND_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+{%- if cookiecutter.django != "5.2" %}
+
+# Browsers load nothing from elsewhere, and run no script that a page has in itself.
+MIDDLEWARE += ["django.middleware.csp.ContentSecurityPolicyMiddleware"]
+SECURE_CSP = {
+    "default-src": [CSP.SELF],
+    "img-src": [CSP.SELF, "data:"],
+    "frame-ancestors": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+    "object-src": [CSP.NONE],
+}
+{%- endif %}
+
+# Names of static files hold a hash of what is in them: browsers keep them for ever, and get the new ones at once.
+STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
+
+EMAIL_HOST = env.required("EMAIL_HOST", "give the server that takes mails; receipts go out by it")
+EMAIL_PORT = env.number("EMAIL_PORT", 587)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_USE_SSL = EMAIL_PORT == 465
+EMAIL_USE_TLS = EMAIL_PORT == 587
+EMAIL_TIMEOUT = 20  # seconds; without: a mail server that hangs holds a worker until the time limit
+
+LOGGING["handlers"]["console"]["formatter"] = "json"
+{%- if cookiecutter.observability == "sentry" %}
+
+if dsn := env.text("SENTRY_DSN"):
+    import sentry_sdk
+    from django_taskkit.observability.sentry import TaskkitIntegration
+
+    from config.settings.base import RELEASE
+
+    # Each death of a task is told once, with a link to its dead letter.
+    sentry_sdk.init(
+        dsn=dsn,
+        release=RELEASE,
+        environment=env.text("SENTRY_ENVIRONMENT", "production"),
+        traces_sample_rate=0.0,
+        integrations=[TaskkitIntegration()],
+    )
+{%- endif %}
