@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 from django.apps import AppConfig
 from django.db import transaction
@@ -10,13 +11,13 @@ class OrdersConfig(AppConfig):
     name = "orders"
     default_auto_field = "django.db.models.BigAutoField"
 
-    def ready(self):
+    def ready(self) -> None:
         for model in (self.get_model("Customer"), self.get_model("Order")):
             for signal in (post_save, post_delete):
                 signal.connect(forget_reports, sender=model)
 
 
-def forget_reports(**kwargs):
+def forget_reports(**kwargs: Any) -> None:
     """Have reports about orders made anew, also those that are being made now.
 
     On commit: before, a report could be made of the old figures, and kept. Robust: an order that is saved is no

@@ -1,10 +1,13 @@
 """The shop's tasks. Each may run twice, as a worker can die at any line, so each looks first what is done."""
 
 from datetime import timedelta
+from typing import Any
 
 from celery import shared_task
 from django.conf import settings
 from django.core.mail import send_mail
+from django.core.management import call_command
+from django.db import transaction
 from django.utils import timezone
 from django_taskkit.base_tasks import BaseTaskWithRetry
 from django_taskkit.models import DeadLetter
@@ -12,6 +15,7 @@ from django_taskkit.results import result_cache
 
 from orders import carrier, exports, reports
 from orders.models import Order, Shipment
+from orders.reviews import invite_later
 
 
 class NoEmailAddressError(Exception):
@@ -43,29 +47,30 @@ def send_receipt(order_id: int) -> None:
 
 
 # Four runs, with about 1, 2 and 4 seconds between them: who waits for a parcel wants to know soon.
-@shared_task(
-    bind=True, base=BaseTaskWithRetry, autoretry_for=(carrier.CarrierError,), max_retries=3, retry_backoff=1
-)
+@shared_task(bind=True, base=BaseTaskWithRetry, autoretry_for=(carrier.CarrierError,), max_retries=3, retry_backoff=1)
 def book_shipment(self: BaseTaskWithRetry, order_id: int) -> None:
     order = Order.objects.select_related("customer").get(pk=order_id)
     if Shipment.objects.filter(order=order).exists():
         return
     # The carrier gives the same number for the same reference, so asking twice books once.
     number = carrier.book(reference=f"ORDER-{order.pk}", postcode=order.customer.postcode)
-    Shipment.objects.get_or_create(
-        order=order, defaults={"tracking_number": number, "attempts": self.request.retries + 1}
-    )
+    with transaction.atomic():
+        _, is_new = Shipment.objects.get_or_create(
+            order=order, defaults={"tracking_number": number, "attempts": self.request.retries + 1}
+        )
+        if is_new:
+            invite_later(order)
 
 
 @shared_task(base=BaseTaskWithRetry, autoretry_for=(OSError,))
-def daily_digest() -> None:
+def nightly_digest() -> None:
     """Tell the owner what happened in the last 24 hours and what waits for a person. Sent by beat."""
     orders = Order.objects.filter(placed_at__gte=timezone.now() - timedelta(days=1))
     lines = [
         f"Orders placed: {orders.count()}",
         f"without a receipt: {orders.filter(receipt_sent_at=None).count()}",
         f"without a shipment: {orders.filter(shipment=None).count()}",
-        f"Dead letters that wait for you: {DeadLetter.objects.filter(status='dead').count()}",
+        f"Dead letters that wait for you: {DeadLetter.objects.filter(status__in=['dead', 'held']).count()}",
     ]
     send_mail(
         subject=f"{settings.PROJECT_NAME}: the last 24 hours",
@@ -80,7 +85,7 @@ def daily_digest() -> None:
 # no report would be new when it is done.
 @result_cache(timeout=3600, stale_for=24 * 3600, tags=["orders"], poll_every=1)
 @shared_task(bind=True, base=BaseTaskWithRetry)
-def sales_report(self: BaseTaskWithRetry, year: int) -> dict:
+def sales_report(self: BaseTaskWithRetry, year: int) -> dict[str, Any]:
     return reports.sales(year, self.set_progress)
 
 
@@ -90,11 +95,17 @@ def sales_report(self: BaseTaskWithRetry, year: int) -> dict:
 # is started anew by the next one.
 @result_cache(timeout=exports.OFFERED_FOR, poll_every=1)
 @shared_task(bind=True, base=BaseTaskWithRetry, autoretry_for=(OSError,))
-def export_orders(self: BaseTaskWithRetry, year: int) -> dict:
-    return exports.make_file(year, self.set_progress)
+def export_orders(self: BaseTaskWithRetry, year: int, kind: str) -> dict[str, Any]:
+    return exports.make_file(year, kind, self.set_progress)
 
 
 @shared_task(base=BaseTaskWithRetry)
 def delete_old_exports() -> None:
     """Delete files that no page offers any more. Sent by beat."""
     exports.delete_old_files()
+
+
+@shared_task(base=BaseTaskWithRetry)
+def clear_sessions() -> None:
+    """Delete sessions that have expired. Sent by beat. Without: the table grows with every visit for ever."""
+    call_command("clearsessions")

@@ -1,6 +1,7 @@
 from django.urls import path, register_converter
 
 from orders import views
+from orders.exports import KINDS
 
 
 class Year:
@@ -13,11 +14,23 @@ class Year:
         return str(value)
 
 
+class Kind:
+    regex = "|".join(KINDS)
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
 register_converter(Year, "year")
+register_converter(Kind, "kind")
 
 urlpatterns = [
     path("", views.start, name="start"),
     path("reports/sales/<year:year>/", views.sales, name="sales"),
     path("exports/orders/<year:year>/", views.export, name="export"),
-    path("exports/orders/<year:year>/file/", views.export_file, name="export-file"),
+    path("exports/orders/<year:year>/<kind:kind>/", views.export_file, name="export-file"),
+    path("products/<int:pk>/thumbnails/<int:width>/", views.thumbnail, name="thumbnail"),
 ]

@@ -14,7 +14,8 @@ from orders.services import place_order
 @pytest.fixture
 def worker(transactional_db):
     """A real worker on the real broker, in a thread of the test."""
-    with start_worker(app, pool="solo", perform_ping_check=False):
+    # timer_precision: seconds for which its clock sleeps at a time, and for which a stop waits for it.
+    with start_worker(app, pool="solo", perform_ping_check=False, timer_precision=0.1):
         yield
 
 

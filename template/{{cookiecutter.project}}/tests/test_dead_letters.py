@@ -4,9 +4,7 @@ from django.core import mail
 from django_taskkit.models import DeadLetter
 
 
-def test_a_receipt_without_an_address_dies_and_recovers_once_there_is_one(
-    worker, order_from, admin_client, until
-):
+def test_a_receipt_without_an_address_dies_and_recovers_once_there_is_one(worker, order_from, admin_client, until):
     order = order_from(email="")
     dead = until(DeadLetter.objects.filter(task_name="orders.tasks.send_receipt").first)
     assert (dead.status, dead.attempts) == ("dead", 1)

@@ -1,11 +1,15 @@
+from datetime import timedelta
+
 import pytest
+from django.contrib.sessions.models import Session
 from django.core import mail
 from django.db import transaction
+from django.utils import timezone
 from django_taskkit.models import OutboxMessage
 
 from orders import carrier
 from orders.models import Order, Shipment
-from orders.tasks import NoEmailAddressError, daily_digest, send_receipt
+from orders.tasks import NoEmailAddressError, clear_sessions, nightly_digest, send_receipt
 
 pytestmark = pytest.mark.django_db
 
@@ -51,10 +55,19 @@ def test_the_carrier_is_busy_twice_and_then_keeps_its_number():
 def test_the_digest_counts_what_waits(order_from):
     order_from()
 
-    daily_digest()
+    nightly_digest()
 
     assert "without a receipt: 1" in mail.outbox[0].body
     assert "Dead letters that wait for you: 0" in mail.outbox[0].body
+
+
+def test_sessions_that_have_expired_are_deleted():
+    for key, age in (("old", -1), ("new", 1)):
+        Session.objects.create(session_key=key, expire_date=timezone.now() + timedelta(days=age))
+
+    clear_sessions()
+
+    assert Session.objects.get().session_key == "new"
 
 
 def test_an_order_placed_in_the_admin_leaves_its_tasks_in_the_outbox(admin_client, order_from):
@@ -70,9 +83,13 @@ def test_an_order_placed_in_the_admin_leaves_its_tasks_in_the_outbox(admin_clien
 
 
 def test_an_order_that_is_rolled_back_takes_its_tasks_along(order_from):
-    with pytest.raises(RuntimeError), transaction.atomic():
-        order_from()
-        raise RuntimeError("something else of this transaction failed")
+    def place_and_fail():
+        with transaction.atomic():
+            order_from()
+            raise RuntimeError("something else of this transaction failed")
+
+    with pytest.raises(RuntimeError):
+        place_and_fail()
 
     assert not Order.objects.exists()
     assert not OutboxMessage.objects.exists()

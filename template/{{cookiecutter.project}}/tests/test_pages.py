@@ -1,5 +1,6 @@
 """The report and the export, as their pages show them: made by a real worker, on the project's settings."""
 
+import csv
 from decimal import Decimal
 from io import BytesIO
 
@@ -12,12 +13,13 @@ from django.core.files.storage import storages
 from django.utils import timezone
 from django_taskkit.results import Status
 
-from orders import exports
+from orders import exports, sheets
 from orders.models import Customer, Order
 from orders.tasks import delete_old_exports, export_orders, sales_report
 
 YEAR = timezone.localdate().year
 SALES, EXPORT = f"/reports/sales/{YEAR}/", f"/exports/orders/{YEAR}/"
+XLSX, CSV = f"{EXPORT}xlsx/", f"{EXPORT}csv/"
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,7 @@ def page(admin_client):
 
 
 def test_who_is_not_known_is_sent_to_the_login(client):
-    for url in ("/", SALES, EXPORT, f"{EXPORT}file/"):
+    for url in ("/", SALES, EXPORT, XLSX, CSV):
         assert client.get(url)["Location"] == f"/admin/login/?next={url}"
 
 
@@ -44,7 +46,7 @@ def test_who_may_not_see_orders_sees_neither_page(client):
     client.force_login(User.objects.create_user("packer", is_staff=True))
 
     assert SALES not in client.get("/").content.decode()
-    assert [client.get(url).status_code for url in (SALES, EXPORT, f"{EXPORT}file/")] == [403, 403, 403]
+    assert [client.get(url).status_code for url in (SALES, EXPORT, XLSX)] == [403, 403, 403]
 
 
 def test_who_may_see_orders_is_led_to_both(client):
@@ -73,6 +75,7 @@ def test_what_the_pages_load_is_there():
 def test_a_year_that_makes_no_sense_is_no_page(admin_client):
     for year in ("1066", "20255", "0", "year"):
         assert admin_client.get(f"/reports/sales/{year}/").status_code == 404
+    assert admin_client.get(f"{EXPORT}pdf/").status_code == 404
 
 
 def test_the_report_shows_how_far_it_is_and_then_the_figures(worker, order_from, page, until):
@@ -98,9 +101,7 @@ def test_an_order_that_comes_in_is_in_the_next_report(worker, order_from, page, 
     assert until(lambda: sales_report.cached.get_or_dispatch(year=YEAR).value)["orders"] == 2
 
 
-def test_the_button_has_the_report_made_anew_and_shows_the_old_one_meanwhile(
-    worker, order_from, admin_client, until
-):
+def test_the_button_has_the_report_made_anew_and_shows_the_old_one_meanwhile(worker, order_from, admin_client, until):
     order_from()
     old = until(lambda: sales_report.cached.get_or_dispatch(year=YEAR).value)
     Order.objects.update(amount=Decimal("1.00"))  # which tells nobody
@@ -113,43 +114,102 @@ def test_the_button_has_the_report_made_anew_and_shows_the_old_one_meanwhile(
     until(lambda: sales_report.cached.peek(year=YEAR).value["total"] == Decimal("1.00"))
 
 
-def test_to_open_the_export_makes_nothing(page):
-    assert "Make the file" in page(EXPORT)
-    assert export_orders.cached.peek(year=YEAR).status is Status.ABSENT
+def test_to_open_the_export_makes_nothing(admin_client, page):
+    admin_client.post(EXPORT, {"kind": "pdf"})
+
+    assert page(EXPORT).count("Make the file") == 2
+    assert [export_orders.cached.peek(year=YEAR, kind=kind).status for kind in exports.KINDS] == [Status.ABSENT] * 2
 
 
-def test_an_export_has_all_orders_and_a_name_that_says_what_it_is(
-    worker, order_from, admin_client, page, until
-):
+def test_an_export_has_all_orders_and_a_name_that_says_what_it_is(worker, order_from, admin_client, page, until):
     orders = [order_from() for _ in range(3)]
 
-    assert "<progress" in admin_client.post(EXPORT).content.decode()
+    assert "<progress" in admin_client.post(EXPORT, {"kind": "xlsx"}).content.decode()
     until(lambda: "Download" in page(EXPORT))
-    file = admin_client.get(f"{EXPORT}file/")
+    file = admin_client.get(XLSX)
 
-    assert file["Content-Type"] == exports.CONTENT_TYPE
+    assert file["Content-Type"] == "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     assert file["Content-Disposition"] == f'attachment; filename="orders-{YEAR}.xlsx"'
     assert "no-store" in file["Cache-Control"]
     title, *rows = sheet(b"".join(file.streaming_content)).iter_rows(values_only=True)
     assert title == ("Order", "Placed", "Customer", "Item", "Amount")
     assert [row[0] for row in rows] == [order.pk for order in orders]
     assert rows[0][2:] == ("Ines Carvalho", "a teapot", 34.9)
+    assert page(EXPORT).count("Make the file") == 1, "the other file is another one"
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "#N/A"])
+def test_the_same_export_is_there_with_commas(worker, order_from, admin_client, page, until):
+    order = order_from()
+
+    admin_client.post(EXPORT, {"kind": "csv"})
+    until(lambda: "Download" in page(EXPORT))
+    file = admin_client.get(CSV)
+
+    assert file["Content-Type"] == "text/csv; charset=utf-8"
+    assert file["Content-Disposition"] == f'attachment; filename="orders-{YEAR}.csv"'
+    placed = timezone.localtime(order.placed_at)
+    assert b"".join(file.streaming_content).decode() == (
+        "\ufeffOrder,Placed,Customer,Item,Amount\r\n"
+        f"{order.pk},{placed:%Y-%m-%d %H:%M:%S},Ines Carvalho,a teapot,34.90\r\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\uff1d1+1", "#N/A"])
 def test_a_name_that_looks_like_a_formula_stays_a_name(order_from, name):
     Customer.objects.filter(pk=order_from().customer_id).update(name=name)
 
-    cell = sheet(made()).cell(2, 3)
+    cell = sheet(made("xlsx")).cell(2, 3)
 
     assert (cell.data_type, cell.value) == ("s", name)
-    assert bool(cell.quotePrefix) is (name[0] in "=+-@\t")
+    assert bool(cell.quotePrefix) is (name[0] in "=+-@\t\uff1d")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("=1+1", "'=1+1"),
+        ("  =1+1", "'  =1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1+1", "'\t=1+1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ('Ines, "the first"', 'Ines, "the first"'),
+    ],
+)
+def test_a_name_that_looks_like_a_formula_gets_an_apostrophe_among_commas(order_from, name, text):
+    order = order_from()
+    Customer.objects.filter(pk=order.customer_id).update(name=name)
+    Order.objects.update(amount=Decimal("-5.00"))
+
+    _, row = csv.reader(made("csv").decode("utf-8-sig").splitlines())
+
+    assert row[2] == text
+    assert row[4] == "-5.00", "a number is none"
+
+
+def test_what_is_too_much_for_a_sheet_goes_on_in_the_next(order_from, monkeypatch):
+    monkeypatch.setattr(sheets, "ROWS_PER_SHEET", 2)
+    orders = [order_from() for _ in range(5)]
+
+    workbook = openpyxl.load_workbook(BytesIO(made("xlsx")))
+
+    assert workbook.sheetnames == [f"Orders {YEAR}", f"Orders {YEAR} (2)", f"Orders {YEAR} (3)"]
+    assert {page["A1"].value for page in workbook} == {"Order"}
+    assert [row[0] for page in workbook for row in page.iter_rows(min_row=2, values_only=True)] == [
+        order.pk for order in orders
+    ]
+
+
+def test_an_export_of_nothing_has_its_titles():
+    assert [cell.value for cell in sheet(made("xlsx"))[1]] == [title for title, _ in exports.COLUMNS]
+    assert made("csv").decode("utf-8-sig") == "Order,Placed,Customer,Item,Amount\r\n"
 
 
 def test_a_name_with_what_excel_can_not_read_loses_that_alone(order_from):
-    Customer.objects.filter(pk=order_from().customer_id).update(name="Ines\x0b\x00 Carvalho")
+    Customer.objects.filter(pk=order_from().customer_id).update(name="Ines\x0b\x01 Carvalho")
 
-    assert sheet(made()).cell(2, 3).value == "Ines Carvalho"
+    assert sheet(made("xlsx")).cell(2, 3).value == "Ines Carvalho"
 
 
 def test_progress_is_told_as_rows_are_written(order_from):
@@ -158,24 +218,24 @@ def test_progress_is_told_as_rows_are_written(order_from):
         order_from()
 
     assert [len(batch) for batch in Order.objects.in_batches(2)] == [2, 1]
-    exports.make_file(YEAR, lambda *said: told.append(said))
+    exports.make_file(YEAR, "csv", lambda *said: told.append(said))
 
     assert told == [(3, 3, "3 of 3 orders")]
 
 
 def test_a_file_that_is_gone_is_offered_no_more(worker, order_from, admin_client, page, until):
     order_from()
-    admin_client.post(EXPORT)
+    admin_client.post(EXPORT, {"kind": "xlsx"})
     until(lambda: "Download" in page(EXPORT))
 
-    storages["exports"].delete(export_orders.cached.peek(year=YEAR).value["file"])
+    storages["exports"].delete(export_orders.cached.peek(year=YEAR, kind="xlsx").value["file"])
 
     assert "Make the file" in page(EXPORT)
-    assert admin_client.get(f"{EXPORT}file/")["Location"] == EXPORT
+    assert admin_client.get(XLSX)["Location"] == EXPORT
 
 
 def test_files_that_no_page_offers_any_more_are_deleted(order_from, monkeypatch):
-    name = exports.make_file(YEAR, print)["file"]
+    name = exports.make_file(YEAR, "csv", ignored)["file"]
 
     delete_old_exports()
     assert storages["exports"].exists(name)
@@ -190,9 +250,13 @@ def test_files_are_kept_for_longer_than_they_are_offered():
     assert exports.KEPT_FOR > exports.OFFERED_FOR
 
 
-def made():
-    with storages["exports"].open(exports.make_file(YEAR, print)["file"]) as file:
+def made(kind):
+    with storages["exports"].open(exports.make_file(YEAR, kind, ignored)["file"]) as file:
         return file.read()
+
+
+def ignored(*progress):
+    pass
 
 
 def sheet(content):

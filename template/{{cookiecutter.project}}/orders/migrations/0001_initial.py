@@ -1,6 +1,9 @@
+import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
+
+import orders.models
 
 
 class Migration(migrations.Migration):
@@ -28,10 +31,65 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("postcode", models.CharField(max_length=10)),
+                (
+                    "latitude",
+                    models.DecimalField(
+                        blank=True, decimal_places=6, editable=False, max_digits=9, null=True
+                    ),
+                ),
+                (
+                    "longitude",
+                    models.DecimalField(
+                        blank=True, decimal_places=6, editable=False, max_digits=9, null=True
+                    ),
+                ),
             ],
-            options={
-                "ordering": ["name"],
-            },
+            options={"ordering": ["name"]},
+        ),
+        migrations.CreateModel(
+            name="MonthlyClosing",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("month", models.DateField(help_text="Its first day.", unique=True)),
+                ("orders", models.PositiveIntegerField()),
+                ("total", models.DecimalField(decimal_places=2, max_digits=12)),
+                (
+                    "days",
+                    models.JSONField(default=list, help_text="Day, orders, total; for days with orders."),
+                ),
+                ("closed_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("mailed_at", models.DateTimeField(blank=True, null=True)),
+            ],
+            options={"ordering": ["-month"]},
+        ),
+        migrations.CreateModel(
+            name="Product",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=100, unique=True)),
+                (
+                    "photo",
+                    models.ImageField(
+                        upload_to=orders.models.name_of_photo,
+                        validators=[
+                            django.core.validators.FileExtensionValidator(["jpg", "jpeg", "png", "webp"])
+                        ],
+                    ),
+                ),
+                ("published", models.CharField(blank=True, editable=False, max_length=100)),
+                ("thumbnails_task", models.CharField(blank=True, editable=False, max_length=36)),
+            ],
+            options={"ordering": ["name"]},
         ),
         migrations.CreateModel(
             name="SandboxParcel",
@@ -59,6 +117,7 @@ class Migration(migrations.Migration):
                 ("amount", models.DecimalField(decimal_places=2, max_digits=9)),
                 ("placed_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("receipt_sent_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("review_asked_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 (
                     "customer",
                     models.ForeignKey(
@@ -68,9 +127,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ["-placed_at", "-pk"],
-            },
+            options={"ordering": ["-placed_at", "-pk"]},
         ),
         migrations.CreateModel(
             name="Shipment",
@@ -93,8 +150,6 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={
-                "ordering": ["-booked_at", "-pk"],
-            },
+            options={"ordering": ["-booked_at", "-pk"]},
         ),
     ]

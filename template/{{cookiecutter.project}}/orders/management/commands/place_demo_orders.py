@@ -1,11 +1,12 @@
 """Place six orders, so that there is something to look at."""
 
 from decimal import Decimal
+from typing import Any
 
 from django.core.management.base import BaseCommand
 
 from orders.models import Customer, Order
-from orders.services import place_order
+from orders.services import place_order, save_customer
 
 #: Who, e-mail, postcode, what, for how much. A postcode with 00 is one that the carrier does not know.
 ORDERS = [
@@ -24,8 +25,8 @@ class Command(BaseCommand):
         "attempt, two customers have no e-mail address and two a postcode that the carrier does not know."
     )
 
-    def handle(self, **options):
+    def handle(self, **options: Any) -> None:
         for name, email, postcode, item, amount in ORDERS:
-            customer = Customer.objects.create(name=name, email=email, postcode=postcode)
+            customer = save_customer(Customer(name=name, email=email, postcode=postcode))
             order = place_order(Order(customer=customer, item=item, amount=Decimal(amount)))
             self.stdout.write(f"{order}: {item} for {name}")

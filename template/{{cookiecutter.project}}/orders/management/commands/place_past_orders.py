@@ -3,8 +3,9 @@
 from datetime import timedelta
 from decimal import Decimal
 from random import Random
+from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
 from orders.apps import forget_reports
@@ -19,11 +20,11 @@ DAYS = 730
 class Command(BaseCommand):
     help = "Makes up orders that are done with, evenly over the last two years. It sends no tasks."
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("number", nargs="?", type=int, default=20_000)
 
-    def handle(self, *, number, **options):
-        chance = Random(7)  # the same each time
+    def handle(self, *, number: int, **options: Any) -> None:
+        chance = Random(7)  # the same orders each time
         customers = [Customer.objects.get_or_create(name=name, postcode="1100")[0] for name in CUSTOMERS]
         last = timezone.now() - timedelta(days=2)
         times = [last - timedelta(days=DAYS) * step / number for step in range(number)]
