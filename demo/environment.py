@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template"
-REQUIREMENTS = TEMPLATE / "{{cookiecutter.project}}" / "requirements.txt"
-MADE_FROM = (ROOT / "setup.cfg", ROOT / "pyproject.toml", REQUIREMENTS, Path(__file__))
+REQUIREMENTS = [TEMPLATE / "{{cookiecutter.project}}" / name for name in ("requirements.txt", "constraints.txt")]
+MADE_FROM = (ROOT / "setup.cfg", ROOT / "pyproject.toml", TEMPLATE / "cookiecutter.json", *REQUIREMENTS, Path(__file__))
 BUILD_TOOLS = ("setuptools>=77", "wheel")
+OLDEST = (3, 12)
 SOURCE = ("django_taskkit", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 
 
@@ -41,6 +43,11 @@ class Environment:
 
     def make(self) -> None:
         """Make the environment anew, with what the package and the template need."""
+        if sys.version_info < OLDEST:
+            raise SetupError(
+                f"the template needs Python {'.'.join(map(str, OLDEST))} or newer, and this is "
+                f"{sys.version.split()[0]}: make demo PYTHON=/path/to/python3.13"
+            )
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(exist_ok=True)
         (self.folder.parent / ".gitignore").write_text("*\n")
@@ -51,11 +58,29 @@ class Environment:
                 f"{sys.executable} can't make a virtual environment; on Debian and Ubuntu, install "
                 f"python3-venv. It says:\n{made.stdout}"
             )
-        self._pip(*BUILD_TOOLS)
+        self._pip(*BUILD_TOOLS, "cookiecutter>=2.6")
         self.install_checkout("--no-build-isolation")
-        # The package is there by now, so its name in the requirements asks for nothing more.
-        self._pip("--requirement", str(REQUIREMENTS), "cookiecutter>=2.6")
+        with tempfile.TemporaryDirectory(prefix="taskkit-requirements-") as folder:
+            # The package is there by now, so its name in the requirements asks for nothing more.
+            self._pip("--requirement", str(self.render(Path(folder)) / "requirements.txt"))
         self._stamp.write_text(self._state())
+
+    def render(self, folder: Path) -> Path:
+        """Render the template with its defaults; return the project's folder."""
+        command = [str(self.python), "-m", "cookiecutter", "--no-input", "--default-config"]
+        # cookiecutter notes the answers in the home folder, and leaves its rendered hooks with temporary files.
+        env = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder)}
+        done = subprocess.run(
+            [*command, "--output-dir", str(folder), str(TEMPLATE)],
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            raise SetupError(f"the template can't be rendered:\n{done.stdout}")
+        return folder / "shop"
 
     def renew_checkout(self) -> None:
         """Install the checkout as it is now. Needs no network."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -13,16 +12,18 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from environment import TEMPLATE, SetupError
+from environment import Environment, SetupError
 
 ADMIN = "admin"
+LANES = ("customers", "reports", "geocoding", "default")
 
 
 class Project:
     """Renders, prepares, starts and stops the generated project."""
 
-    def __init__(self, python: Path, folder: Path, port: int | None):
-        self.python = str(python)
+    def __init__(self, environment: Environment, folder: Path, port: int | None):
+        self.environment = environment
+        self.python = str(environment.python)
         self.folder = folder
         self.path = folder / "shop"
         self.log = folder / "shop.log"
@@ -32,10 +33,7 @@ class Project:
         self.runner: subprocess.Popen[bytes] | None = None
 
     def render(self) -> None:
-        options = ["--no-input", "--default-config", "--output-dir", str(self.folder), str(TEMPLATE)]
-        # cookiecutter notes the answers in the home folder, and leaves its rendered hooks with temporary files.
-        own = {"HOME": str(self.folder), "TMPDIR": str(self.folder)}
-        self._run("-m", "cookiecutter", *options, cwd=self.folder, **own)
+        self.environment.render(self.folder)
 
     def manage(self, *arguments: str, **environment: str) -> str:
         return self._run("manage.py", *arguments, cwd=self.path, **environment)
@@ -78,7 +76,7 @@ class Project:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the demo, which then stops the runner
             )
-        self._wait_for("web")
+        wait_until(self._web_is_ready, 60, "the site to answer", self.is_running)
 
     def place_orders(self) -> None:
         """Send a dozen tasks, by the project's own command."""
@@ -88,24 +86,27 @@ class Project:
         """Make up what there is to report and to export, by the project's own command."""
         self.manage("place_past_orders")
 
-    def wait_for_tasks(self) -> None:
-        """Return once a task of beat's has come through the broker and was run by the worker."""
-        self._wait_for("tasks")
+    def wait_for_processes(self) -> None:
+        """Return once a worker for each lane, beat and relay do their work."""
+        for probe in (*(f"worker --queue=shop.{lane}" for lane in LANES), "beat", "relay"):
+            wait_until(lambda probe=probe: self._works(probe), 60, f"{probe} to work", self.is_running)  # type: ignore[misc]
 
     def is_running(self) -> bool:
         return self.runner is not None and self.runner.poll() is None
 
-    def health(self) -> dict[str, str]:
+    def _web_is_ready(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(self.address + "healthz", timeout=5) as response:
-                answer: dict[str, str] = json.load(response)
-                return answer
-        except OSError as exc:
-            return {"web": str(exc)}
+            with opener.open(self.address + "readyz", timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
 
-    def _wait_for(self, part: str, seconds: float = 60) -> None:
-        wait_until(lambda: self.health().get(part) == "ok", seconds, f"{part} to be ok", self.is_running)
+    def _works(self, probe: str) -> bool:
+        """Ask for a process's sign of life, as what runs it in production would."""
+        command = [self.python, "-m", "django_taskkit.observability.health", *probe.split()]
+        env = {**self._environment(), "TASKKIT_HEALTH_DIR": str(self.path / "var" / "health")}
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True).returncode == 0
 
     def stop(self) -> None:
         """Stop what was started, by its process id; tasks that run are let finish."""

@@ -44,7 +44,7 @@ def set_up(options: argparse.Namespace, folder: Path) -> Project:
         step("install the checkout", environment.renew_checkout)
     else:
         step("make a virtual environment", environment.make)
-    project = Project(environment.python, folder, options.port)
+    project = Project(environment, folder, options.port)
     step("render the template", project.render)
     step("make the database", project.migrate)
     step("create an admin user", project.create_admin)
@@ -52,10 +52,10 @@ def set_up(options: argparse.Namespace, folder: Path) -> Project:
 
 
 def start(project: Project) -> None:
-    step("start web, worker, beat, relay", project.start)
+    step("start web, workers, beat, relay", project.start)
+    step("all of them are ready", project.wait_for_processes)
     step("place six orders: twelve tasks", project.place_orders)
     step("make up orders of two years", project.place_past_orders)
-    step("beat's heartbeat comes through", project.wait_for_tasks)
 
 
 def tell(project: Project) -> None:
@@ -78,7 +78,7 @@ def tell(project: Project) -> None:
                     order in the admin, and the next one who looks has it made anew.
   6. Orders         An Excel file, made when you ask for it. Try it without JavaScript as well.
 
-  The log of all four processes: {project.log}
+  The log of all processes: {project.log}
   Ctrl-C stops everything.
 """)
 

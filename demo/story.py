@@ -149,7 +149,9 @@ class Story:
         page = self.browser.open("/")
         page = self.browser.follow(page, self._links(page, "Orders of ")[-1])
         check(not self._links(page, "Download"), "there is a file before anybody has asked for it")
-        page, said = self._follow_bar(self.browser.submit(page, page.first("main").first("form")))
+        forms = [form for form in page.first("main").all("form") if any(form.all("button", value="xlsx"))]
+        check(len(forms) == 1, f"there are {len(forms)} buttons for an Excel file")
+        page, said = self._follow_bar(self.browser.submit(page, forms[0], [("kind", "xlsx")]))
         self.file_url = self._links(page, "Download")[0].attributes["href"]
         return said
 

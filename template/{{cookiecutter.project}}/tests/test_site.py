@@ -1,42 +1,28 @@
-import io
-import os
 import stat
 
 import pytest
 from django.conf import settings
 from django.core.management import call_command
 
-from config import health
+import reload
+import run
+from config.celery import app
+
+
+@pytest.fixture(scope="module")
+def graces():
+    """Seconds for a warm stop of each worker."""
+    return {process.name: process.stop_grace for process in reload.workers()}
+
+
+def test_the_web_is_alive_whatever_the_servers_do(client):
+    assert client.get("/healthz").status_code == 200
 
 
 @pytest.mark.django_db
-def test_healthz_answers_and_tells_of_the_tasks(client):
-    health.HEARTBEAT.unlink(missing_ok=True)
-    health.RELAY.unlink(missing_ok=True)
-    assert client.get("/healthz").json() == {
-        "web": "ok",
-        "database": "ok",
-        "tasks": "no heartbeat yet",
-        "relay": "no relay yet",
-    }
-
-    health.heartbeat()
-    assert client.get("/healthz").json()["tasks"] == "ok"
-
-    os.utime(health.HEARTBEAT, (0, 0))
-    assert client.get("/healthz").json()["tasks"].startswith("no heartbeat for ")
-
-
-@pytest.mark.django_db
-def test_healthz_tells_of_the_relay(client):
-    call_command("taskkit", "relay", "--once", "--health-file", str(health.RELAY), stdout=io.StringIO())
-    assert client.get("/healthz").json()["relay"] == "ok"
-
-    health.RELAY.write_text('{"errors": ["outbox: the broker can\'t be reached"]}')
-    assert client.get("/healthz").json()["relay"] == "outbox: the broker can't be reached"
-
-    os.utime(health.RELAY, (0, 0))
-    assert client.get("/healthz").json()["relay"].startswith("no relay for ")
+def test_the_web_is_ready_when_its_servers_answer(client):
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/readyz?without=broker").status_code == 200
 
 
 @pytest.mark.django_db
@@ -45,20 +31,21 @@ def test_the_migrations_are_complete():
 
 
 def test_every_task_of_the_schedule_exists():
-    from config.celery import app
-
     app.loader.import_default_modules()
 
     assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
 
 
-def test_a_warm_stop_outlasts_the_longest_task():
-    import run
+def test_each_lane_has_a_worker(graces):
+    assert set(graces) == {f"worker-{lane}" for lane in settings.TASKKIT_LANES}
 
-    graces = {process.name: process.stop_grace for process in run.workers()}
-    assert set(graces) == {"worker-customers", "worker-default", "worker-reports"}
+
+def test_a_warm_stop_outlasts_the_longest_task(graces):
     assert settings.CELERY_TASK_SOFT_TIME_LIMIT < settings.CELERY_TASK_TIME_LIMIT < min(graces.values())
     assert graces["worker-reports"] > settings.TASKKIT_LANES["reports"]["time_limit"]
+
+
+def test_a_cold_stop_outlasts_what_celery_gives_its_tasks():
     assert settings.CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT < run.COLD_GRACE
 
 
@@ -67,13 +54,18 @@ def test_a_warm_stop_outlasts_the_longest_task():
     [
         ("orders.tasks.send_receipt", "customers"),
         ("orders.tasks.export_orders", "reports"),
-        ("orders.tasks.daily_digest", "default"),
+        ("orders.closing.close_last_month", "reports"),
+        ("orders.geocoding.locate_customer", "geocoding"),
+        ("orders.tasks.nightly_digest", "default"),
     ],
 )
 def test_a_task_goes_to_its_lane(task, lane):
-    from config.celery import app
+    assert app.amqp.router.route({}, task)["queue"].name == f"{settings.QUEUE_PREFIX}{lane}"
 
-    assert app.amqp.router.route({}, task)["queue"].name == lane
+
+def test_no_other_project_on_the_broker_has_these_queues():
+    assert app.amqp.queues
+    assert all(name.startswith("{{ cookiecutter.project }}") for name in app.amqp.queues)
 
 
 def test_the_secrets_are_private():
