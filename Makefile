@@ -37,6 +37,10 @@ test: $(TOX) ## run the tests; ENVS=lint,live chooses, ARGS='-- -k word -x' goes
 lint: $(TOX) ## check rules, layout and types
 	$(TOX) run -e lint,types
 
+template: $(TOX) ## the project template, and projects that run in production; ARGS='-- -k mariadb' chooses
+	rm -rf build
+	$(TOX) run -e template-all $(ARGS)
+
 soak: $(TOX) ## the tests that run for long; SOAK_MESSAGES=2000 sends fewer, ARGS='-- -k redis' chooses
 	SOAK_MESSAGES='$(SOAK_MESSAGES)' $(TOX) run -e soak $(ARGS)
 
@@ -49,4 +53,4 @@ $(TOX):
 	'$(PYTHON)' -m venv $(TOX_VENV)
 	$(TOX_VENV)/bin/python -m pip install --quiet 'tox>=4.20' 'tox-uv>=1.20' || { rm -rf $(TOX_VENV); exit 1; }
 
-.PHONY: help demo test lint soak clean
+.PHONY: help demo test lint template soak clean
