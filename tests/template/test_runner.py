@@ -227,6 +227,7 @@ def test_a_port_that_is_taken_is_said(shop):
 # --- when files change ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.boot
 def test_a_change_starts_all_anew_and_a_task_that_takes_too_long_is_done_by_the_new_code(started, send):
     pytest.importorskip("watchfiles")
     runner = started()
@@ -247,6 +248,7 @@ def test_a_change_starts_all_anew_and_a_task_that_takes_too_long_is_done_by_the_
     assert "killed" not in runner.shown
 
 
+@pytest.mark.boot
 def test_a_change_that_does_not_load_is_shown_and_stops_nothing_nor_do_files_that_are_no_code(started):
     pytest.importorskip("watchfiles")
     runner = started()

@@ -29,6 +29,7 @@ register_converter(Kind, "kind")
 
 urlpatterns = [
     path("", views.start, name="start"),
+    path("favicon.ico", views.icon),
     path("reports/sales/<year:year>/", views.sales, name="sales"),
     path("exports/orders/<year:year>/", views.export, name="export"),
     path("exports/orders/<year:year>/<kind:kind>/", views.export_file, name="export-file"),

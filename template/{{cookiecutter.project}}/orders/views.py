@@ -8,6 +8,7 @@ from django.core.files.storage import default_storage, storages
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.templatetags.static import static
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
@@ -20,6 +21,12 @@ from orders.tasks import export_orders, sales_report
 def for_staff(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Send to the log-in who is not known yet, and refuse who may not see orders."""
     return staff_member_required(permission_required("orders.view_order", raise_exception=True)(view))
+
+
+@require_safe
+def icon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for it on every page, those of the admin too. Without: an error in the console of each."""
+    return redirect(static("orders/icon.svg"))
 
 
 @staff_member_required

@@ -67,8 +67,9 @@ def test_no_page_has_anything_inline_that_a_strict_content_security_policy_forbi
         assert text.count("<script") == text.count("<script src=")
 
 
-def test_what_the_pages_load_is_there():
-    for name in ("django_taskkit/progress.js", "django_taskkit/progress.css", "orders/pages.css"):
+def test_what_the_pages_load_is_there(client):
+    assert client.get("/favicon.ico")["Location"] == "/static/orders/icon.svg"
+    for name in ("orders/icon.svg", "django_taskkit/progress.js", "django_taskkit/progress.css", "orders/pages.css"):
         assert finders.find(name)
 
 

@@ -27,8 +27,7 @@ class Window:
         self.page.on("response", self._see)
 
     def _hear(self, message: Any) -> None:
-        # Of a page that names no icon, every browser asks for one at this address.
-        if message.type in ("error", "warning") and not message.location["url"].endswith("/favicon.ico"):
+        if message.type in ("error", "warning"):
             self.complaints.append(f"{self.page.url}: {message.text}")
 
     def _see(self, response: Any) -> None:
