@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from django_taskkit.models import DeadLetter, DeadLetterEvent
+from django_taskkit.models import DeadLetter, DeadLetterEvent, DjangoTaskResult
 
 _numbers = itertools.count(1)
 
@@ -41,3 +41,23 @@ def dead_letter(task_id=None, *, ago=None, died_at=None, args=(), kwargs=None, c
         events.append(DeadLetterEvent(dead_letter=row, kind=row.status, at=at, by="ann"))
     DeadLetterEvent.objects.bulk_create(events)
     return row
+
+
+def finished_result(task_id, *, ago, **values):
+    """Make a row of a task of Django's that ended a timedelta ago."""
+    at = timezone.now() - ago
+    return DjangoTaskResult.objects.create(
+        **{
+            "task_id": task_id,
+            "task_path": "orders.send",
+            "backend": "default",
+            "queue_name": "default",
+            "priority": 0,
+            "args": [],
+            "kwargs": {},
+            "status": "SUCCESSFUL",
+            "enqueued_at": at,
+            "finished_at": at,
+            **values,
+        }
+    )

@@ -68,7 +68,8 @@ class CeleryBackend(BaseTaskBackend):
         """Write the result's row and send the message.
 
         In a transaction the row is a part of it, and the message is sent when it is committed, or with ``outbox``
-        written in the very same transaction. A message that can't be sent leaves a result that failed, and raises.
+        written in the very same transaction; ``task_enqueued`` is told of what is committed. A message that can't be
+        sent leaves a result that failed, and raises.
         """
         self.validate_task(task)
         app = project_app()
@@ -93,18 +94,19 @@ class CeleryBackend(BaseTaskBackend):
             and choice_for(app, task.module_path, self.outbox) == "always"
             and router.db_for_write(OutboxMessage) == using
         )
+        is_open = _is_in_transaction(using)
         if is_transactional:
             with transaction.atomic(using=using):
                 rows.insert(result)
+                if is_open:  # first, in case the outbox has something to do then as well
+                    transaction.on_commit(partial(announcements.enqueued, result), using=using)
                 self._send(app, result)
-            announcements.enqueued(result)
+            if not is_open:
+                announcements.enqueued(result)
             return result
-        waits = self.on_commit and _is_in_transaction(using)
         rows.insert(result)
-        # Before it is sent: a worker may be quicker than the next line.
-        announcements.enqueued(result)
-        send = partial(self._send_or_fail, app, result)
-        if waits:
+        send = partial(self._tell_and_send, app, result)
+        if self.on_commit and is_open:
             transaction.on_commit(send, using=using)
             return result
         send()
@@ -159,7 +161,8 @@ class CeleryBackend(BaseTaskBackend):
             options["outbox"] = self.outbox
         sender.apply_async(args=result.args, kwargs=result.kwargs, task_id=result.id, **options)
 
-    def _send_or_fail(self, app: Celery, result: TaskResult[Any, Any]) -> None:
+    def _tell_and_send(self, app: Celery, result: TaskResult[Any, Any]) -> None:
+        announcements.enqueued(result)  # before it is sent: a worker may be quicker than the next line
         try:
             self._send(app, result)
         except Exception as exc:

@@ -83,13 +83,14 @@ class DjangoTaskResult(models.Model):
 def ready_again(generations: Mapping[str, int]) -> None:
     """Note that dead letters were put back: task ids with the number of the requeue.
 
-    A run that has begun meanwhile knows that number already, and what it has noted stays.
+    A run that has begun meanwhile knows that number already, and what it has noted stays. So does a success: where a
+    message was delivered twice, the letter is of the one that failed, and the requeued one ends as the other has.
     """
     ids: defaultdict[int, list[str]] = defaultdict(list)
     for task_id, generation in generations.items():
         ids[generation].append(task_id)
     rows = DjangoTaskResult.objects.using(router.db_for_write(DjangoTaskResult))
     for generation, of_it in ids.items():
-        rows.filter(pk__in=of_it, generation__lt=generation).update(
+        rows.filter(pk__in=of_it, generation__lt=generation).exclude(status=TaskState.SUCCESSFUL).update(
             status=TaskState.READY, generation=generation, finished_at=None, return_value=None
         )

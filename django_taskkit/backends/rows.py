@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, router, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from django_taskkit.backends.interface import Task, TaskError, TaskResult, TaskResultStatus
@@ -40,25 +40,26 @@ def read(task_id: str) -> DjangoTaskResult | None:
     return _objects().filter(pk=task_id).first()
 
 
-def begin(task_id: str, generation: int, worker: str, missing: Callable[[], dict[str, Any]]) -> DjangoTaskResult | None:
+def begin(task_id: str, generation: int, worker: str, message: Callable[[], dict[str, Any]]) -> DjangoTaskResult | None:
     """Note that a run begins; None if it is not to: the result is finished, or its message was requeued since, and
     this one was delivered once more.
 
     Args:
-        missing: the columns of a row that is not there: its sender's transaction is still open, or it was sent by
+        message: returns the columns as the message has them. Its arguments may be others than those of the row, if the
+            dead letter was edited; and there may be no row: its sender's transaction is still open, or it was sent by
             something else than ``enqueue()``.
     """
-    return _again_if_stale(lambda: _begin(task_id, generation, worker, missing))
+    return _again_if_stale(lambda: _begin(task_id, generation, worker, message()))
 
 
-def _begin(
-    task_id: str, generation: int, worker: str, missing: Callable[[], dict[str, Any]]
-) -> DjangoTaskResult | None:
+def _begin(task_id: str, generation: int, worker: str, message: dict[str, Any]) -> DjangoTaskResult | None:
     while True:
-        row = _objects().filter(pk=task_id).first() or _create(task_id, missing)
+        row = _objects().filter(pk=task_id).first() or _create(task_id, message)
         if row is None:
             continue
-        if row.generation > generation or (row.status in FINISHED and row.generation == generation):
+        if row.status == TaskState.SUCCESSFUL or row.generation > generation:
+            return None
+        if row.status == TaskState.FAILED and row.generation == generation:
             return None
         now = timezone.now()
         changes = {
@@ -69,6 +70,7 @@ def _begin(
             "last_attempted_at": now,
             "finished_at": None,
             "worker_ids": [*row.worker_ids, worker],
+            **{name: message[name] for name in ("args", "kwargs") if message[name] != getattr(row, name)},
         }
         # Where it has changed since it was read, look again.
         if (
@@ -79,35 +81,71 @@ def _begin(
             return _changed(row, changes)
 
 
+def success(task_id: str, generation: int) -> DjangoTaskResult | None:
+    """Return the row of a task that has succeeded already, for a message of it that is there once more.
+
+    That of an older message counts as well: it was delivered twice, one run has failed, and its letter was requeued.
+    """
+    rows = _objects().filter(pk=task_id, status=TaskState.SUCCESSFUL, generation__lte=generation)
+    return _again_if_stale(rows.first)
+
+
 def succeed(task_id: str, generation: int, value: Any) -> DjangoTaskResult | None:
     """Note what the task has returned; None if the result was finished, or its message requeued, meanwhile."""
-    return _finish(task_id, generation, {"status": TaskState.SUCCESSFUL, "return_value": value})
+
+    def note() -> DjangoTaskResult | None:
+        row = _objects().filter(pk=task_id).first()
+        return row and _finish(row, generation, {"status": TaskState.SUCCESSFUL, "return_value": value})
+
+    return _again_if_stale(note)
 
 
 def fail(task_id: str, generation: int, error: TaskError) -> DjangoTaskResult | None:
     """Note that the task has failed for good; None if that is known, or its message was requeued meanwhile."""
-    return _finish(task_id, generation, {"status": TaskState.FAILED}, error)
+
+    def note() -> DjangoTaskResult | None:
+        with transaction.atomic(using=database()):
+            row = _locked(task_id)
+            return row and _finish(row, generation, {"status": TaskState.FAILED, "errors": _with(row.errors, error)})
+
+    return _again_if_stale(note)
 
 
 def run_again(row: DjangoTaskResult, error: TaskError | None) -> None:
-    """Note that the run ``row`` has begun has failed, and the task will run again by itself."""
-    changes: dict[str, Any] = {"status": TaskState.READY, "errors": _with(row, error)}
-    mine = _objects().filter(pk=row.pk, status=TaskState.RUNNING, attempts=row.attempts, generation=row.generation)
-    _again_if_stale(lambda: mine.update(**changes))
+    """Note that the run ``row`` has begun has failed, and the task will run again by itself.
+
+    The next run may have begun, or ended, before: its message is sent already. Then only the error is noted.
+    """
+    began_with = len(row.errors)
+
+    def note() -> None:
+        with transaction.atomic(using=database()):
+            now = _locked(row.pk)
+            if now is None:
+                return
+            errors = now.errors if error is None else _with(now.errors, error, at=began_with)
+            changes: dict[str, Any] = {"errors": errors}
+            if (now.status, now.attempts, now.generation) == (TaskState.RUNNING, row.attempts, row.generation):
+                changes["status"] = TaskState.READY
+            _objects().filter(pk=row.pk).update(**changes)
+
+    _again_if_stale(note)
 
 
-def _finish(
-    task_id: str, generation: int, changes: dict[str, Any], error: TaskError | None = None
-) -> DjangoTaskResult | None:
-    def finish() -> DjangoTaskResult | None:
-        rows = _objects().filter(~Q(status__in=FINISHED), pk=task_id, generation__lte=generation)
-        row = rows.first()
-        if row is None:
-            return None
-        final = {**changes, "generation": generation, "finished_at": timezone.now(), "errors": _with(row, error)}
-        return _changed(row, final) if rows.update(**final) else None
+def _finish(row: DjangoTaskResult, generation: int, changes: dict[str, Any]) -> DjangoTaskResult | None:
+    final = {**changes, "generation": generation, "finished_at": timezone.now()}
+    unfinished = _objects().filter(~Q(status__in=FINISHED), pk=row.pk, generation__lte=generation)
+    return _changed(row, final) if unfinished.update(**final) else None
 
-    return _again_if_stale(finish)
+
+def _locked(task_id: str) -> DjangoTaskResult | None:
+    """Return the row, which nobody else writes until the transaction ends: two errors at once are both kept.
+
+    By a write, and not ``select_for_update()``, which SQLite lacks: a transaction that has read there may be refused
+    the write.
+    """
+    mine = _objects().filter(pk=task_id)
+    return mine.first() if mine.update(attempts=F("attempts")) else None
 
 
 def result_of(row: DjangoTaskResult) -> TaskResult[Any, Any]:
@@ -170,18 +208,18 @@ def for_database(moment: datetime | None) -> datetime | None:
     return timezone.make_naive(moment)
 
 
-def _create(task_id: str, missing: Callable[[], dict[str, Any]]) -> DjangoTaskResult | None:
+def _create(task_id: str, message: dict[str, Any]) -> DjangoTaskResult | None:
     try:
         with transaction.atomic(using=database()):
-            return _objects().create(**{**missing(), "task_id": task_id})
+            return _objects().create(**{**message, "task_id": task_id})
     except IntegrityError:  # its sender has committed meanwhile
         return None
 
 
-def _with(row: DjangoTaskResult, error: TaskError | None) -> list[dict[str, str]]:
-    if error is None:
-        return list(row.errors)
-    return [*row.errors, {"exception_class_path": error.exception_class_path, "traceback": error.traceback}]
+def _with(errors: list[dict[str, str]], error: TaskError, at: int | None = None) -> list[dict[str, str]]:
+    added = {"exception_class_path": error.exception_class_path, "traceback": error.traceback}
+    place = len(errors) if at is None else at
+    return [*errors[:place], added, *errors[place:]]
 
 
 def _changed(row: DjangoTaskResult, changes: dict[str, Any]) -> DjangoTaskResult:

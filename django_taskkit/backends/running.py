@@ -24,6 +24,7 @@ from django_taskkit.backends.interface import (
     normalize_json,
 )
 from django_taskkit.backends.model import DjangoTaskResult
+from django_taskkit.backends.registration import find
 from django_taskkit.base_tasks.retry import BaseTaskWithRetry
 from django_taskkit.base_tasks.verdicts import Snooze, told_by
 from django_taskkit.dlq.text import traceback_of
@@ -48,6 +49,12 @@ class DjangoTask(BaseTaskWithRetry):
     typing = False
     """As with Django's own backends, arguments that don't fit are a failure of the run."""
 
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Note the end of a message that its idempotency key has answered: nothing was run."""
+        request: Any = self.request
+        if getattr(request, _ROW, None) is None:
+            _harmlessly(task_id, lambda: _answered(request, find(self.name), args, kwargs, retval))
+
     def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         row: DjangoTaskResult | None = getattr(self.request, _ROW, None)
         if row is not None:  # else a budget or a breaker has put it off, and nothing was tried
@@ -65,18 +72,40 @@ def run(celery_task: Any, task: Task[Any, Any], args: tuple[Any, ...], kwargs: d
     request = celery_task.request
     if request.called_directly:
         return _call(task, _unsent(task, args, kwargs), args, kwargs)
-    generation = _whole(_header(request, GENERATION_HEADER))
-    row = rows.begin(
-        request.id, generation, request.hostname or "", lambda: _missing(task, request, list(args), kwargs)
-    )
+    generation, row = _begin(request, task, args, kwargs)
     if row is None:
+        done = rows.success(request.id, generation)
+        if done is not None:
+            # Killed before it was acknowledged: what follows a success is still to come, the letter's end above all.
+            logger.info("task %s[%s] has succeeded before; it is not run again", celery_task.name, request.id)
+            return done.return_value
         request.taskkit_sent_again = True  # whose end it is, others have said
         logger.info("task %s[%s] has ended, or was requeued; this is an old message", celery_task.name, request.id)
         raise Ignore
     setattr(request, _ROW, row)
     result = rows.result_of(row)
     announcements.started(result)
-    value = _call(task, result, args, kwargs)
+    try:
+        value = _call(task, result, args, kwargs)
+    except Ignore:
+        # It has ended, and nothing has failed: a dead letter has recovered then as well. Unless it was replaced.
+        if not getattr(request, "taskkit_sent_again", False):
+            _succeed(request, generation, None)
+        raise
+    return _succeed(request, generation, value)
+
+
+def _begin(
+    request: Any, task: Task[Any, Any], args: Any, kwargs: dict[str, Any]
+) -> tuple[int, DjangoTaskResult | None]:
+    generation = _whole(_header(request, GENERATION_HEADER))
+    row = rows.begin(
+        request.id, generation, request.hostname or "", lambda: _columns(task, request, list(args), kwargs)
+    )
+    return generation, row
+
+
+def _succeed(request: Any, generation: int, value: Any) -> Any:
     try:
         stored = normalize_json(value)
         done = rows.succeed(request.id, generation, stored)
@@ -87,6 +116,13 @@ def run(celery_task: Any, task: Task[Any, Any], args: tuple[Any, ...], kwargs: d
     if done is not None:
         announcements.finished(rows.result_of(done))
     return stored
+
+
+def _answered(request: Any, task: Task[Any, Any], args: Any, kwargs: dict[str, Any], value: Any) -> None:
+    generation, row = _begin(request, task, args, kwargs)
+    if row is not None:
+        announcements.started(rows.result_of(row))
+        _succeed(request, generation, value)
 
 
 def error_of(exc: BaseException) -> TaskError:
@@ -104,7 +140,7 @@ def _call(task: Task[Any, Any], result: TaskResult[Any, Any], args: tuple[Any, .
     return task.call(*args, **kwargs)
 
 
-def _missing(task: Task[Any, Any], request: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _columns(task: Task[Any, Any], request: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     alias = _header(request, DJANGO_TASK_HEADER)
     sent_at = _header(request, SENT_AT_HEADER)
     enqueued_at = django_timezone.now()

@@ -1,14 +1,15 @@
-"""``manage.py taskkit purge``: delete what recovered or was discarded some time ago."""
+"""``manage.py taskkit purge``: delete what recovered, was discarded or has finished some time ago."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from django_taskkit.dlq import retention
+from django_taskkit.dlq import old_results, retention
 from django_taskkit.dlq.models import Status
 from django_taskkit.management.chosen import INTERRUPTED
 from django_taskkit.management.filters import moment
@@ -16,7 +17,8 @@ from django_taskkit.management.progress import Progress
 from django_taskkit.management.terminal import counted, output
 
 HELP = (
-    "Delete rows that recovered or were discarded TASKKIT['RETENTION_DAYS'] ago, with their history. "
+    "Delete rows that recovered or were discarded TASKKIT['RETENTION_DAYS'] ago, with their history, and results of "
+    "Django's tasks that finished then. "
     "Dead letters that wait are never deleted unless --status dead says so."
 )
 
@@ -34,43 +36,52 @@ def add_arguments(parser: CommandParser) -> None:
         action="append",
         choices=[status.value for status in choices],
         metavar="STATUS",
-        help="recovered, discarded or dead; may be repeated; default: the first two",
+        help="recovered, discarded or dead letters alone; may be repeated; default: the first two, and results",
     )
     parser.add_argument("--dry-run", action="store_true", help="say how many there are, and delete nothing")
     parser.add_argument("--yes", action="store_true", help="needed with --status dead")
-    parser.add_argument("--json", action="store_true", help="print the count as JSON")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
 def handle(command: BaseCommand, **options: Any) -> None:
     statuses = tuple(dict.fromkeys(options["status"] or [status.value for status in retention.CLOSED]))
     before = _before(options, statuses)
     rows = retention.purgeable(before, statuses)
+    with_results = not options["status"]
+    purged, interrupted = {"": 0, "_results": 0}, False
     with output(command) as out:
-        deleted, interrupted = 0, False
         if options["dry_run"]:
-            facts, text = {"would_purge": rows.count()}, "Would purge {}."
+            name, text = "would_purge", "Would purge {}."
+            purged = {"": rows.count(), "_results": old_results.purgeable(before) if with_results else 0}
         else:
-            with Progress(command.stderr, rows.count()) as progress:
+            name, text = "purged", "Purged {}."
+            total = rows.count() + (old_results.purgeable(before) if with_results else 0)
+            with Progress(command.stderr, total) as progress:
 
-                def advance(count: int) -> None:
-                    nonlocal deleted
-                    deleted += count
+                def advance(what: str, count: int) -> None:
+                    purged[what] += count
                     progress.advance(count)
 
                 try:
-                    retention.purge(before, statuses, progress=advance)
+                    retention.purge(before, statuses, progress=partial(advance, ""))
+                    if with_results:
+                        old_results.purge(before, progress=partial(advance, "_results"))
                 except KeyboardInterrupt:
                     interrupted = True
-            facts, text = {"purged": deleted}, "Purged {}."
         if options["json"]:
-            out.json(facts)
+            out.json({f"{name}{what}": count for what, count in purged.items()})
         else:
-            [count] = facts.values()
-            out.line(text.format(counted(count)))
+            out.line(text.format(_counted(purged[""], purged["_results"])))
     for warned in retention.warnings():
         command.stderr.write(f"{warned.text} {warned.hint}", command.style.WARNING)
     if interrupted:
         raise CommandError("Interrupted; what was purged stays purged.", returncode=INTERRUPTED)
+
+
+def _counted(letters: int, results: int) -> str:
+    """Name the results where there are any: most projects have none at all."""
+    of_tasks = f" and {counted(results, 'result')} of Django's tasks" if results else ""
+    return f"{counted(letters)}{of_tasks}"
 
 
 def _before(options: dict[str, Any], statuses: tuple[str, ...]) -> datetime:

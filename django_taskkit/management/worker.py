@@ -101,11 +101,13 @@ def _plan_of(lane: str | None, plans: Sequence[WorkerPlan]) -> WorkerPlan:
 def _environment(pythonpath: str | None) -> dict[str, str]:
     """Return what Celery needs in its environment to find the modules that are found here.
 
-    ``manage.py`` finds those beside it wherever it is called from, and ``python -m celery`` those of this folder.
+    ``manage.py`` finds those beside it wherever it is called from, and ``python -m celery`` those of this folder; with
+    ``PYTHONSAFEPATH`` not even those.
     """
     paths = [pythonpath] if pythonpath else []
     program = Path(sys.argv[0])
-    if program.name == "manage.py" and program.resolve().parent != Path.cwd():
+    is_searched = program.resolve().parent == Path.cwd() and not getattr(sys.flags, "safe_path", False)
+    if program.name == "manage.py" and not is_searched:
         paths.append(str(program.resolve().parent))
     if not paths:
         return {}

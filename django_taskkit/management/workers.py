@@ -90,7 +90,7 @@ def _processes(app: Celery, name: str, options: dict[str, Any]) -> list[Process]
         return [worker_process(plan, name) for plan in plans if asked.intersection(plan.lanes)]
     processes = [worker_process(plan, name) for plan in plans]
     if has_schedule(app) and not options["no_beat"]:
-        processes.append(beat_process(name))
+        processes.append(beat_process(name, leased=conf.current().beat_lock != "off"))
     if not options["no_relay"]:
         processes.append(relay_process())
     return processes

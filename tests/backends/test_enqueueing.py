@@ -194,6 +194,42 @@ class TestInATransaction:
         assert not DjangoTaskResult.objects.exists()
         assert station.take() is None
 
+    @pytest.mark.parametrize("options", [{}, {"outbox": True}])
+    def test_it_is_announced_when_it_is_committed_and_never_if_it_is_not(self, tasks_on_celery, announced, options):
+        shop = tasks_on_celery(**options)
+        with transaction.atomic():
+            shop.add.enqueue()
+            transaction.set_rollback(True)
+        assert announced == []
+
+        with transaction.atomic():
+            shop.add.enqueue()
+            assert announced == []
+
+        assert [name for name, *_ in announced] == ["enqueued"]
+
+    def test_it_is_announced_before_it_is_sent(self, station, shop):
+        there = []
+
+        def look(**kwargs):
+            there.append(station.take())
+
+        interface.task_enqueued.connect(look)
+        try:
+            with transaction.atomic():
+                shop.add.enqueue()
+        finally:
+            interface.task_enqueued.disconnect(look)
+
+        assert there == [None]
+        assert station.take() is not None
+
+    @pytest.mark.parametrize("options", [{"on_commit": False}, {"outbox": True}])
+    def test_without_one_it_is_announced_at_once(self, tasks_on_celery, announced, options):
+        tasks_on_celery(**options).add.enqueue()
+
+        assert [name for name, *_ in announced] == ["enqueued"]
+
     def test_it_does_not_wait_if_told_so(self, station, tasks_on_celery):
         with transaction.atomic():
             tasks_on_celery(on_commit=False).add.enqueue()

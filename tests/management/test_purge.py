@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from django_taskkit.dlq import retention
-from django_taskkit.models import DeadLetter
-from tests.letters import dead_letter
+from django_taskkit.models import DeadLetter, DjangoTaskResult
+from tests.letters import dead_letter, finished_result
 from tests.management.test_taskkit import run
 
 DAY = timedelta(days=1)
@@ -58,7 +58,7 @@ def test_a_dry_run_deletes_nothing(purged, capsys):
     assert purged("--dry-run", "--older-than", "1d") == []
     assert capsys.readouterr().out == "Would purge 4 dead letters.\n"
     assert purged("--dry-run", "--json") == []
-    assert json.loads(capsys.readouterr().out) == {"would_purge": 2}
+    assert json.loads(capsys.readouterr().out) == {"would_purge": 2, "would_purge_results": 0}
 
 
 def test_dead_ones_go_only_with_status_age_and_yes(purged, capsys):
@@ -68,6 +68,21 @@ def test_dead_ones_go_only_with_status_age_and_yes(purged, capsys):
     assert purged("--status", "dead", "--older-than", "1d", "--dry-run") == []
 
     assert purged("--status", "dead", "--older-than", "20d", "--yes") == ["dead 50"]
+
+
+def test_results_of_djangos_tasks_go_as_well(rows, capsys):
+    for days in (5, 50, 60):
+        finished_result(f"{days} days", ago=days * DAY)
+
+    assert run("purge", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"would_purge": 2, "would_purge_results": 2}
+    assert run("purge", "--status", "recovered") == 0
+    assert capsys.readouterr().out == "Purged 1 dead letter.\n"
+
+    assert run("purge") == 0
+
+    assert capsys.readouterr().out == "Purged 1 dead letter and 2 results of Django's tasks.\n"
+    assert [row.task_id for row in DjangoTaskResult.objects.all()] == ["5 days"]
 
 
 @pytest.mark.parametrize("status", ["held", "requeued", "any"])
@@ -81,7 +96,7 @@ def test_it_says_how_much_waits(rows, settings, capsys):
     assert run("purge", "--json") == 0
 
     said = capsys.readouterr()
-    assert json.loads(said.out) == {"purged": 2}
+    assert json.loads(said.out) == {"purged": 2, "purged_results": 0}
     assert "More than 3 dead letters wait" in said.err
     assert "has waited for 50 days" in said.err
 

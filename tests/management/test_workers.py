@@ -56,6 +56,14 @@ def test_beat_is_there_when_something_is_scheduled(said, monkeypatch):
     assert "beat" not in services(said("--format", "compose", "--no-beat").out)
 
 
+def test_a_second_beat_is_warned_of_only_where_beats_have_no_lease(said, settings, monkeypatch):
+    monkeypatch.setitem(tests_app.conf, "beat_schedule", {"a": {"task": "a", "schedule": 1}})
+    assert "of several, one sends and the others stand by" in said("--format", "k8s").out
+
+    settings.TASKKIT = {**getattr(settings, "TASKKIT", {}), "BEAT_LOCK": "off"}
+    assert 'BEAT_LOCK is "off", so two send everything twice' in said("--format", "k8s").out
+
+
 def test_the_relay_may_be_left_out(said):
     assert "relay" not in services(said("--format", "compose", "--no-relay").out)
 
