@@ -44,7 +44,7 @@ class Process:
     """What a worker has to consume."""
 
     single: bool = False
-    """Whether a second one would do harm: two beats send everything twice."""
+    """Whether one is enough: beat. A second one waits for its lease, or, without leases, sends everything once more."""
 
     why: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -95,14 +95,20 @@ def worker_process(plan: WorkerPlan, app: str) -> Process:
     )
 
 
-def beat_process(app: str) -> Process:
+def beat_process(app: str, *, leased: bool = True) -> Process:
+    """Return the process of beat; ``leased`` is whether ``BEAT_LOCK`` keeps a second one from sending."""
+    second = (
+        "one is enough: of several, one sends and the others stand by"
+        if leased
+        else 'one, and no more: BEAT_LOCK is "off", so two send everything twice'
+    )
     return Process(
         name="beat",
-        arguments=("-m", "celery", "-A", app, "beat", "--loglevel=INFO"),
+        arguments=("-m", "celery", "-A", app, "beat", "--loglevel=INFO", "--pidfile="),
         stop_grace=BEAT_STOP_GRACE,
         role="beat",
         single=True,
-        why=("one, and no more: two send everything twice",),
+        why=(second, "no pid file: one that a killed beat leaves behind keeps the next from starting"),
     )
 
 

@@ -42,9 +42,19 @@ def test_the_one_worker_without_lanes_is_the_worker(app):
     assert worker_process(plan, "shop").name == "worker"
 
 
-def test_of_all_only_beat_must_be_alone():
+def test_one_beat_is_enough_and_relays_share_the_work():
     assert beat_process("shop").single
     assert not relay_process().single
+    assert "the others stand by" in beat_process("shop").why[0]
+
+
+def test_only_without_a_lease_a_second_beat_does_harm():
+    assert "send everything twice" not in str(beat_process("shop").why)
+    assert "send everything twice" in beat_process("shop", leased=False).why[0]
+
+
+def test_beat_does_not_stumble_over_the_pid_file_of_one_that_was_killed():
+    assert beat_process("shop").arguments[-1] == "--pidfile="
 
 
 def test_beat_has_something_to_send_by_a_schedule_or_by_a_scheduler_of_its_own(app):

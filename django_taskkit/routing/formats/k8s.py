@@ -32,7 +32,7 @@ def _deployment(process: Process, place: Place) -> dict[str, Any]:
         )
     labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": place.project.lower().replace("_", "-")}
     selector = {"app.kubernetes.io/name": name}
-    recreate = Commented({"type": "Recreate"}, "The old one ends before the new one starts: never two.")
+    recreate = Commented({"type": "Recreate"}, "The old one ends before the new one starts: one at a time.")
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
