@@ -79,8 +79,12 @@ def expiry(kept: dict[str, Any], configured: Any) -> Finding:
             "Set result_expires to the seconds for which somebody may ask for a result.",
         )
     if kept.get("cleaned"):
-        return ok(
-            EXPIRY, f"Results may be deleted after {float(seconds):g} s; beat starts {NAME} for that, once a day."
-        )
+        return ok(EXPIRY, f"Results may be deleted after {_time(seconds)}; beat starts {NAME} for that, once a day.")
     ttl = kept.get("ttl")
-    return ok(EXPIRY, f"Results expire after {float(seconds if ttl is None else ttl):g} s.")
+    return ok(EXPIRY, f"Results expire after {_time(seconds if ttl is None else ttl)}.")
+
+
+def _time(seconds: Any) -> str:
+    """Return a time as people say it; nobody reads 2.592e+06 s."""
+    days = float(seconds) / 86400
+    return f"{days:g} days" if days >= 2 and days == int(days) else f"{float(seconds):.0f} s"
