@@ -20,6 +20,11 @@ worker_class = "gthread"
 workers = _env.number("WEB_PROCESSES", 2)
 threads = _env.number("WEB_THREADS", 4)
 
+# The code is loaded once, before the processes fork off: one that is replaced has the same code as all others. Without:
+# it loads what lies on the disk by then, which may be the next release, before its migrations. Nothing may open a
+# connection or start a thread while it is loaded, as neither survives the fork.
+preload_app = True
+
 # A process is replaced after so many requests, not all at the same time. Without: what leaks, leaks until the machine
 # kills something.
 max_requests = 2000
@@ -76,3 +81,10 @@ def on_exit(server):
     if _own_folder:
         shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 {%- endif %}
+
+
+def when_ready(server):
+    """Before the processes fork off: load what Django leaves to its first request, the addresses and so all views."""
+    from django.urls import get_resolver
+
+    get_resolver().url_patterns  # noqa: B018

@@ -9,8 +9,9 @@ django.setup()
 
 from config import telemetry  # noqa: E402
 
-# Before the application is made, which then has the middleware that traces.
-telemetry.set_up()
+# Before the application is made, which then has the middleware that traces. It sends once a request is there: a server
+# may fork in between.
+telemetry.instrument()
 {% else -%}
 from django.core.wsgi import get_wsgi_application
 

@@ -78,7 +78,17 @@ if found != "ok":
     sys.exit(f"The copy of the database is damaged: {found}")
 PYTHON
 {%- elif cookiecutter.database == "postgresql" %}
-PGSERVICEFILE=$private/login PGSERVICE=project pg_dump --format=custom --no-owner --no-privileges --file="$work/database.dump"
+export PGSERVICEFILE=$private/login PGSERVICE=project
+# pg_dump refuses a server that is newer than itself, and does not say what to do.
+client=$(pg_dump --version)
+[[ $client =~ \ ([0-9]+) ]] && client=${BASH_REMATCH[1]}
+server=$(($(psql --no-psqlrc --quiet --tuples-only --no-align --command='SHOW server_version_num') / 10000))
+if ((client < server)); then
+    printf 'The server is PostgreSQL %s, and pg_dump is of %s: no backup. Install the clients of %s (postgresql-client-%s{% if cookiecutter.deployment in ("compose", "kubernetes") %}, in the Dockerfile{% endif %}).\n' \
+        "$server" "$client" "$server" "$server" >&2
+    exit 1
+fi
+pg_dump --format=custom --no-owner --no-privileges --file="$work/database.dump"
 pg_restore --list "$work/database.dump" | grep ' TABLE DATA .* django_migrations ' >/dev/null
 {%- else %}
 dump=$(command -v mariadb-dump || command -v mysqldump)

@@ -104,8 +104,7 @@ def main() -> None:
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     print(f"{target.name} is written. Fill in {YOURS} and what else you need, then")
-    print("    export COMPOSE_ENV_FILES=.env.production")
-    print("    docker compose up --detach --build --wait")
+    print("    deploy/compose/deploy.sh")
 
 
 if __name__ == "__main__":

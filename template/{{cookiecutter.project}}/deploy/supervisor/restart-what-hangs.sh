@@ -7,7 +7,7 @@ health=${TASKKIT_HEALTH_DIR:-$home/var/health}
 
 # NAME-OF-PROGRAM ROLE [OPTIONS]
 look() {
-    local program={{ cookiecutter.project }}:{{ cookiecutter.project }}-$1 pid
+    local program={{ cookiecutter.project }}-$1 pid
     shift
     pid=$(supervisorctl pid "$program") && [[ $pid -gt 0 ]] || return 0
     # It needs a while to start.
