@@ -13,21 +13,37 @@ from typing import Any
 from celery import chain, shared_task
 from django.conf import settings
 from django.core.mail import EmailMessage
+from django.db.models import Min
 from django.utils import timezone
 from django_taskkit.base_tasks import BaseTaskWithRetry, Permanent
 
 from orders import sheets
 from orders.models import MonthlyClosing, Order
+from orders.tasks import address_of_owner
 
-
-class NoRecipientError(Exception):
-    """The mail waits until the settings say who gets it."""
+#: Months that are caught up on at most: of a shop that brings its orders along, each would be a mail.
+CATCH_UP = 12
 
 
 @shared_task(base=BaseTaskWithRetry)
 def close_last_month() -> None:
-    """Sent by beat on the first of each month. Once more does no harm: a month is closed, and mailed, once."""
-    close_month(timezone.localdate().replace(day=1) - timedelta(days=1))
+    """Sent by beat on the first of each month. Once more does no harm: a month is closed, and mailed, once.
+
+    The months before it are looked at too: a message that waited for its worker until the next month, or one that
+    beat never sent, else leaves a month that nobody closes.
+    """
+    months = [_month_before(timezone.localdate())]
+    first = Order.objects.aggregate(first=Min("placed_at"))["first"]
+    while first and months[-1] > timezone.localdate(first) and len(months) < CATCH_UP:
+        months.append(_month_before(months[-1]))
+    done = set(MonthlyClosing.objects.filter(month__in=months).exclude(mailed_at=None).values_list("month", flat=True))
+    for month in reversed(months):
+        if month not in done:
+            close_month(month)
+
+
+def _month_before(day: date) -> date:
+    return (day.replace(day=1) - timedelta(days=1)).replace(day=1)
 
 
 def close_month(day: date) -> None:
@@ -69,12 +85,10 @@ def mail(closing_id: int) -> None:
     closing = MonthlyClosing.objects.get(pk=closing_id)
     if closing.mailed_at:
         return
-    if not settings.DIGEST_TO:
-        raise NoRecipientError("Say in DIGEST_TO who gets the closing, restart the workers, and requeue this.")
     message = EmailMessage(
         subject=f"{settings.PROJECT_NAME}: closing of {closing}",
         body=f"Orders: {closing.orders}\nTotal: {closing.total:.2f}\n",
-        to=[settings.DIGEST_TO],
+        to=[address_of_owner()],
     )
     message.attach(f"closing-{closing}.csv", as_csv(closing).decode(), "text/csv")
     message.send()

@@ -41,11 +41,12 @@ class OrderQuerySet(models.QuerySet["Order"]):
 
         Not `iterator()`, whose query stays open while the caller works on what it gives: on SQLite, as soon as
         another process has written, this connection could write no more, not even the progress of a task.
+        All numbers are asked for at once, 40 MB for a million. "The next after this number" would find each batch
+        among all orders of the time, by the index on it: of 200,000 orders, 400 times.
         """
-        last = 0
-        while batch := list(self.filter(pk__gt=last).order_by("pk")[:size]):
-            yield batch
-            last = batch[-1].pk
+        numbers = list(self.order_by("pk").values_list("pk", flat=True))
+        for start in range(0, len(numbers), size):
+            yield list(self.filter(pk__in=numbers[start : start + size]).order_by("pk"))
 
 
 def _midnight(day: date) -> datetime:
@@ -66,6 +67,8 @@ class Order(models.Model):
 
     class Meta:
         ordering = ["-placed_at", "-pk"]
+        # For the ordering, and for what asks for a month, a year or the last day.
+        indexes = [models.Index(fields=["-placed_at", "-id"], name="orders_order_newest")]
 
     def __str__(self) -> str:
         return f"order {self.pk}"

@@ -10,10 +10,10 @@ from io import BytesIO
 from celery import chord, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
+from django.core.files.storage import default_storage, storages
 from django.db import transaction
 from django_taskkit.base_tasks import BaseTaskWithRetry, Permanent
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from orders.models import Product
 
@@ -23,6 +23,8 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 25_000_000
 #: Others have decoders that nobody here needs, and that had more holes than these.
 FORMATS = ["JPEG", "PNG", "WEBP"]
+#: Of the eight ways in which a picture can lie, those where its height becomes its width.
+SIDEWAYS = (5, 6, 7, 8)
 
 
 class NotAPictureError(ValueError):
@@ -50,10 +52,8 @@ def make_thumbnail(product_id: int, photo: str, width: int) -> None:
             f"The photo of product {product_id} ({photo}) {exc}: upload another one in the admin, then requeue this, "
             "and what is left of the old one is deleted."
         ) from exc
-    name = thumbnail_name(photo, width)
-    # A worker that died here may have left half a file, and a storage that finds a name taken chooses another one.
-    default_storage.delete(name)
-    default_storage.save(name, ContentFile(content))
+    # This storage replaces what has the name. With any other: two runs leave two files, one of them for ever.
+    storages["thumbnails"].save(thumbnail_name(photo, width), ContentFile(content))
 
 
 @shared_task(base=BaseTaskWithRetry, autoretry_for=(OSError,))
@@ -76,12 +76,14 @@ def publish(product_id: int, photo: str) -> None:
 @shared_task(base=BaseTaskWithRetry, autoretry_for=(OSError,))
 def delete_photo(photo: str) -> None:
     """Delete a photo and its thumbnails. To delete what is not there is no error."""
-    for name in [photo, *(thumbnail_name(photo, width) for width in WIDTHS)]:
-        default_storage.delete(name)
+    default_storage.delete(photo)
+    for width in WIDTHS:
+        storages["thumbnails"].delete(thumbnail_name(photo, width))
 
 
 def thumbnail_name(photo: str, width: int) -> str:
-    return f"thumbnails/{photo.removeprefix('products/').replace('.', '-')}-{width}.jpg"
+    """Return the name in the storage `thumbnails`."""
+    return f"{photo.removeprefix('products/').replace('.', '-')}-{width}.jpg"
 
 
 def _read(photo: str) -> bytes:
@@ -104,9 +106,17 @@ def shrink(content: bytes, width: int) -> bytes:
             image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
         check_size(len(content), image)  # known before any pixel is decoded
         # A telephone writes pixels as its sensor lies, and by the side of them where up is. All else that it writes
-        # there, as the place, stays out of what is published.
+        # there, as the place, stays out of what is published. Smaller first: of a JPEG, no more is decoded than the
+        # thumbnail needs, and no large picture is turned, of which there would be two in memory.
+        lies = image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+        most = (2 * width, width) if lies else (width, 2 * width)
+        ratio = min(most[0] / image.width, most[1] / image.height, 1)
+        # The exact size: of the largest one that it may have, Pillow would decode as much as that needs.
+        image.thumbnail((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))))
         image = ImageOps.exif_transpose(image)
-        image.thumbnail((width, 2 * width))
+        if image.mode.startswith("I"):  # 16 bits of grey; as it is, all that is no black comes out white
+            image = image.point(lambda value: value * (1 / 256)).convert("L")
+            image.info.pop("transparency", None)
         if image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         file = BytesIO()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import permission_required
-from django.core.files.storage import default_storage, storages
+from django.core.files.storage import storages
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -88,7 +88,7 @@ def thumbnail(request: HttpRequest, pk: int, width: int) -> FileResponse:
     if not product.published or width not in photos.WIDTHS:
         raise Http404
     try:
-        file = default_storage.open(photos.thumbnail_name(product.published, width))
+        file = storages["thumbnails"].open(photos.thumbnail_name(product.published, width))
     except FileNotFoundError:
         raise Http404 from None  # the photo was replaced since the line before
     return FileResponse(file, content_type="image/jpeg")

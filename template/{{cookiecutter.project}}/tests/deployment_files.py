@@ -227,11 +227,11 @@ SERVERS_OWN = re.compile(r"PYTHON\w+")
 
 
 def _programs() -> dict[str, SectionProxy]:
-    """The programs that the group starts."""
+    """The programs that Supervisor starts."""
     parser = RawConfigParser(comment_prefixes=(";",), inline_comment_prefixes=(" ;",))
     parser.read(FILE, encoding="utf-8")
-    [group] = [parser[name] for name in parser.sections() if name.startswith("group:")]
-    return {name: parser[f"program:{name}"] for name in group["programs"].split(",")}
+    programs = [name for name in parser.sections() if name.startswith("program:")]
+    return {name.removeprefix("program:"): parser[name] for name in programs}
 
 
 def processes() -> Iterator[Process]:

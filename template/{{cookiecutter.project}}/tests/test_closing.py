@@ -102,6 +102,38 @@ def test_beat_has_last_month_closed_by_a_chain(worker, until, settings):
     assert [message.subject for message in mail.outbox] == [f"{settings.PROJECT_NAME}: closing of {row}"]
 
 
+def test_months_that_nobody_closed_are_caught_up_on(sold, monkeypatch):
+    closed = []
+    monkeypatch.setattr(closing, "close_month", closed.append)
+    sold(at("2023-12-31 22:00"), "5.00")
+    done = MonthlyClosing.objects.create(month="2024-01-01", orders=0, total=0, mailed_at=timezone.now())
+    MonthlyClosing.objects.create(month="2024-03-01", orders=0, total=0)  # stored, and not mailed
+
+    # The message of the first of March, which found a worker on the first of May.
+    monkeypatch.setattr(timezone, "now", lambda: at("2024-05-01 03:00"))
+    closing.close_last_month()
+
+    months = [date(2023, 12, 1), date(2024, 2, 1), date(2024, 3, 1), date(2024, 4, 1)]
+    assert closed == months
+
+    closed.clear()
+    done.delete()
+    monkeypatch.setattr(timezone, "now", lambda: at("2034-05-01 03:00"))
+    closing.close_last_month()
+    assert len(closed) == closing.CATCH_UP, "and of years, one"
+    assert closed[-1] == date(2034, 4, 1)
+
+
+def test_before_there_is_an_order_only_last_month_is_closed(monkeypatch):
+    closed = []
+    monkeypatch.setattr(closing, "close_month", closed.append)
+    monkeypatch.setattr(timezone, "now", lambda: at("2024-01-01 03:00"))
+
+    closing.close_last_month()
+
+    assert closed == [date(2023, 12, 1)]
+
+
 def test_a_link_that_dies_goes_on_from_there_once_it_is_requeued(worker, until, settings, admin_client):
     settings.DIGEST_TO = ""
     closing.close_month(date(2024, 5, 31))

@@ -80,6 +80,14 @@ def test_a_release_restarts_the_worker_of_every_lane(plans):
     script = (ROOT / "deploy" / "systemd" / "deploy.sh").read_text(encoding="utf-8")
     [restarted] = re.findall(r"^for lane in (.+); do$", script, re.MULTILINE)
     assert set(restarted.split()) == plans.keys(), "deploy/systemd/deploy.sh restarts other lanes than there are"
+{%- elif cookiecutter.deployment == "supervisor" %}
+
+
+def test_a_release_restarts_every_program():
+    script = (ROOT / "deploy" / "supervisor" / "deploy.sh").read_text(encoding="utf-8")
+    [restarted] = re.findall(r"^programs=\((.+)\)$", script, re.MULTILINE)
+    names = {f"{{ cookiecutter.project }}-{name}" for name in restarted.split()}
+    assert names == {process.name for process in processes()}, "deploy/supervisor/deploy.sh restarts other programs"
 {%- endif %}
 
 

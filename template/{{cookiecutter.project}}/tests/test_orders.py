@@ -1,14 +1,20 @@
-from datetime import timedelta
+from datetime import {% if cookiecutter.database == "sqlite" %}date, {% endif %}timedelta
 
 import pytest
 from django.contrib.sessions.models import Session
 from django.core import mail
 from django.db import transaction
 from django.utils import timezone
+{%- if cookiecutter.scheduler == "django-celery-beat" %}
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+{%- endif %}
+{%- if cookiecutter.results == "database" %}
+from django_celery_results.models import TaskResult
+{%- endif %}
 from django_taskkit.models import OutboxMessage
 
 from orders import carrier
-from orders.models import Order, Shipment
+from orders.models import Customer, Order, Shipment
 from orders.tasks import NoEmailAddressError, clear_sessions, nightly_digest, send_receipt
 
 pytestmark = pytest.mark.django_db
@@ -61,6 +67,13 @@ def test_the_digest_counts_what_waits(order_from):
     assert "Dead letters that wait for you: 0" in mail.outbox[0].body
 
 
+def test_a_digest_for_nobody_is_an_error_and_no_mail(settings):
+    settings.DIGEST_TO = ""
+
+    with pytest.raises(NoEmailAddressError, match="DIGEST_TO"):
+        nightly_digest()
+
+
 def test_sessions_that_have_expired_are_deleted():
     for key, age in (("old", -1), ("new", 1)):
         Session.objects.create(session_key=key, expire_date=timezone.now() + timedelta(days=age))
@@ -80,6 +93,41 @@ def test_an_order_placed_in_the_admin_leaves_its_tasks_in_the_outbox(admin_clien
     assert response.status_code == 302
     waiting = OutboxMessage.objects.order_by("pk").values_list("task_name", flat=True)
     assert list(waiting) == ["orders.tasks.send_receipt", "orders.tasks.book_shipment"]
+
+
+def test_the_form_of_an_order_does_not_list_all_customers(admin_client):
+    for number in range(30):
+        Customer.objects.create(name=f"Customer {number}", postcode="1100")
+
+    assert "Customer 7" not in admin_client.get("/admin/orders/order/add/").content.decode()
+    field = {"app_label": "orders", "model_name": "order", "field_name": "customer"}
+    found = admin_client.get("/admin/autocomplete/", {"term": "Customer 29", **field}).json()
+    assert [customer["text"] for customer in found["results"]] == ["Customer 29"]
+
+
+def test_every_list_of_the_admin_opens_wherever_the_shop_is(admin_client, order_from, settings):
+    settings.TIME_ZONE = "Pacific/Auckland"
+    order_from()
+{%- if cookiecutter.results == "database" %}
+    TaskResult.objects.create(task_id="a task")
+{%- endif %}
+{%- if cookiecutter.scheduler == "django-celery-beat" %}
+    every, _ = IntervalSchedule.objects.get_or_create(every=1, period="days")
+    PeriodicTask.objects.create(name="a task", interval=every, start_time=timezone.now())
+{%- endif %}
+    index = admin_client.get("/admin/")
+
+    lists = [model["admin_url"] for app in index.context["app_list"] for model in app["models"]]
+    assert "/admin/orders/order/" in lists
+    for url in lists:
+        assert admin_client.get(url).status_code == 200, url
+{%- if cookiecutter.database == "sqlite" %}
+
+
+def test_orders_of_a_time_and_the_newest_ones_are_found_by_an_index():
+    for orders in (Order.objects.all(), Order.objects.of_year(2024), Order.objects.of_month(date(2024, 5, 1))):
+        assert "orders_order_newest" in orders.order_by("-placed_at", "-pk")[:100].explain()
+{%- endif %}
 
 
 def test_an_order_that_is_rolled_back_takes_its_tasks_along(order_from):

@@ -1,6 +1,8 @@
 """The report and the export, as their pages show them: made by a real worker, on the project's settings."""
 
 import csv
+import stat
+import tempfile
 from decimal import Decimal
 from io import BytesIO
 
@@ -245,6 +247,54 @@ def test_files_that_no_page_offers_any_more_are_deleted(order_from, monkeypatch)
     monkeypatch.setattr(timezone, "now", lambda: later)
     delete_old_exports()
     assert not storages["exports"].exists(name)
+
+
+def test_two_runs_that_delete_at_once_are_no_error(monkeypatch):
+    for _ in range(2):
+        exports.make_file(YEAR, "csv", ignored)
+    listdir = storages["exports"].listdir
+
+    def list_for_both(folder):
+        folders, names = listdir(folder)
+        for name in names:  # which the other run deletes now
+            storages["exports"].delete(name)
+        return folders, names
+
+    monkeypatch.setattr(storages["exports"], "listdir", list_for_both)
+    delete_old_exports()
+
+    assert listdir("") == ([], [])
+
+
+def test_an_export_that_fails_leaves_nothing_behind(order_from, monkeypatch, settings):
+    order_from()
+    monkeypatch.setattr(tempfile, "tempdir", str(settings.VAR_DIR / "elsewhere"))
+    (settings.VAR_DIR / "elsewhere").mkdir()
+
+    def fail(*progress):
+        [sheet] = (settings.VAR_DIR / "unfinished").glob("*/*")
+        assert stat.S_IMODE(sheet.parent.stat().st_mode) == 0o700
+        raise OSError("the database is down")
+
+    with pytest.raises(OSError, match="down"):
+        exports.make_file(YEAR, "xlsx", fail)
+
+    assert not list((settings.VAR_DIR / "unfinished").iterdir())
+    assert not list((settings.VAR_DIR / "elsewhere").iterdir())
+
+
+def test_what_a_worker_that_was_killed_has_left_is_deleted(monkeypatch, settings):
+    left = settings.VAR_DIR / "unfinished" / "left"
+    left.mkdir(parents=True)
+    (left / "1").write_text("Ines Carvalho")
+
+    delete_old_exports()
+    assert left.exists(), "it may be one that is being written"
+
+    later = timezone.now() + exports.KEPT_FOR
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    delete_old_exports()
+    assert not left.exists()
 
 
 def test_files_are_kept_for_longer_than_they_are_offered():

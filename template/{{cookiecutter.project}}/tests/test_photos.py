@@ -1,13 +1,17 @@
 """Thumbnails: a chord of one task for each size, and one that publishes them; what becomes of files that are none."""
 
+import os
+from functools import partial
 from io import BytesIO
+from itertools import chain
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
+from django.core.files.storage import default_storage, storages
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
+from django.utils import timezone
 from django_taskkit.models import DeadLetter, OutboxMessage
 from PIL import Image
 
@@ -31,12 +35,19 @@ def product_with(content, name="Teapot", filename="teapot.png"):
     return save_product(product, has_new_photo=True)
 
 
+ALL = ["photo", *(f"{width}.jpg" for width in photos.WIDTHS)]
+
+
 def is_ready(product):
     return lambda: Product.objects.get(pk=product.pk).is_ready
 
 
-def thumbnails_of(product):
-    return [thumbnail_name(product.photo.name, width) for width in photos.WIDTHS]
+def there(photo):
+    """Which files of a photo there are: itself, and thumbnails."""
+    stem = thumbnail_name(photo, 0).removesuffix("0.jpg")
+    _, names = storages["thumbnails"].listdir("")
+    found = [name.removeprefix(stem) for name in names if name.startswith(stem)]
+    return ["photo"] * default_storage.exists(photo) + sorted(found, key=lambda name: (len(name), name))
 
 
 def test_a_photo_from_the_admin_gets_its_thumbnails_which_the_admin_then_shows(worker, admin_client, until):
@@ -101,7 +112,7 @@ def test_a_file_that_is_no_picture_is_held_and_completed_from_the_admin_once_it_
         until(DeadLetter.objects.filter(pk=letter.pk, status="recovered").exists)
 
     until(is_ready(product))
-    assert all(default_storage.exists(name) for name in thumbnails_of(product))
+    assert there(product.photo.name) == ALL
 
 
 def test_a_photo_that_was_none_is_cleared_away_once_there_is_another(worker, until):
@@ -112,7 +123,7 @@ def test_a_photo_that_was_none_is_cleared_away_once_there_is_another(worker, unt
     until(is_ready(product))
     call_command("taskkit", "requeue", "--task", "orders.photos.*", "--yes")
 
-    until(lambda: not default_storage.exists(broken))
+    until(lambda: there(broken) == [])
     assert not DeadLetter.objects.filter(status__in=["dead", "held"]).exists()
     assert Product.objects.get().is_ready
 
@@ -120,14 +131,15 @@ def test_a_photo_that_was_none_is_cleared_away_once_there_is_another(worker, unt
 def test_another_photo_takes_the_place_of_the_first_and_its_files(worker, until):
     product = product_with(picture(colour="orange"))
     until(is_ready(product))
-    first = [product.photo.name, *thumbnails_of(product)]
+    first = product.photo.name
+    assert there(first) == ALL
 
     product = product_with(picture(colour="green"))
-    assert Product.objects.get().published == first[0], "the old one is shown until the new one is ready"
+    assert Product.objects.get().published == first, "the old one is shown until the new one is ready"
     until(is_ready(product))
 
-    until(lambda: not any(default_storage.exists(name) for name in first))
-    assert all(default_storage.exists(name) for name in thumbnails_of(product))
+    until(lambda: there(first) == [])
+    assert there(product.photo.name) == ALL
 
 
 def test_a_photo_that_was_replaced_meanwhile_is_not_published_and_its_files_go():
@@ -137,14 +149,13 @@ def test_a_photo_that_was_replaced_meanwhile_is_not_published_and_its_files_go()
     OutboxMessage.objects.all().delete()
 
     make_thumbnail(second.pk, first, 480)
-    assert not default_storage.exists(thumbnail_name(first, 480))
+    assert there(first) == ["photo", "160.jpg"]
     publish(second.pk, first)
     assert Product.objects.get().published == ""
     assert OutboxMessage.objects.get().task_name == "orders.photos.delete_photo"
     delete_photo(first)
 
-    assert not default_storage.exists(first)
-    assert not default_storage.exists(thumbnail_name(first, 160))
+    assert there(first) == []
 
 
 def test_what_runs_twice_leaves_one_thumbnail_and_deletes_none_that_is_shown():
@@ -160,21 +171,58 @@ def test_what_runs_twice_leaves_one_thumbnail_and_deletes_none_that_is_shown():
     make_thumbnail(product.pk, product.photo.name, 160)
 
     assert not OutboxMessage.objects.exists()
-    stem = thumbnail_name(product.photo.name, 160).removeprefix("thumbnails/").removesuffix("-160.jpg")
-    assert sorted(name for name in default_storage.listdir("thumbnails")[1] if name.startswith(stem)) == sorted(
-        name.removeprefix("thumbnails/") for name in thumbnails_of(product)
-    )
+    assert there(product.photo.name) == ALL
+
+
+def test_two_runs_at_once_leave_one_thumbnail(monkeypatch):
+    product = product_with(picture())
+    names = [product.photo.name, thumbnail_name(product.photo.name, 160)]
+    run = partial(make_thumbnail, product.pk, product.photo.name, 160)
+    save = storages["thumbnails"].save
+
+    def save_after_the_other_run(*file):
+        monkeypatch.setattr(storages["thumbnails"], "save", save)
+        run()
+        return save(*file)
+
+    monkeypatch.setattr(storages["thumbnails"], "save", save_after_the_other_run)
+    run()
+
+    assert there(names[0]) == ["photo", "160.jpg"]
+    assert Image.open(storages["thumbnails"].open(names[1])).width == 160
+
+
+@pytest.mark.parametrize("line", ["flush", "rename"])
+def test_a_run_that_is_killed_while_it_writes_leaves_the_thumbnail_that_was_there(monkeypatch, line):
+    product = product_with(picture())
+    run = partial(make_thumbnail, product.pk, product.photo.name, 160)
+    run()
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    if line == "flush":
+        monkeypatch.setattr(ContentFile, "chunks", lambda file: chain([b"half of it"], map(killed, [1])))
+    else:
+        monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+    name = thumbnail_name(product.photo.name, 160)
+    assert Image.open(storages["thumbnails"].open(name)).getpixel((80, 50))[2] < 50, "orange, all of it"
+    assert storages["thumbnails"].listdir("unfinished") == ([], [])
 
 
 def test_a_product_that_is_deleted_in_the_admin_takes_its_files_along(worker, admin_client, until):
     product = product_with(picture())
     until(is_ready(product))
+    assert there(product.photo.name) == ALL
 
     admin_client.post(
         "/admin/orders/product/", {"action": "delete_selected", "_selected_action": [product.pk], "post": "yes"}
     )
 
-    until(lambda: not any(default_storage.exists(name) for name in [product.photo.name, *thumbnails_of(product)]))
+    until(lambda: there(product.photo.name) == [])
     assert not Product.objects.exists()
 
 
@@ -248,6 +296,22 @@ def test_every_mode_becomes_a_jpeg(mode):
     assert Image.open(BytesIO(shrink(picture(mode=mode, colour=0, kind=kind), 160))).mode == "RGB"
 
 
+def test_sixteen_bits_of_grey_are_as_grey_as_before():
+    [middle] = {Image.open(BytesIO(shrink(picture(mode="I;16", colour=128 * 256), 160))).getpixel((80, 50))}
+
+    assert middle == pytest.approx((128,) * 3, abs=2)
+
+
+@pytest.mark.parametrize("lies", range(1, 9))
+def test_a_photo_is_as_wide_as_it_may_be_however_it_lies(lies):
+    exif = Image.Exif()
+    exif[0x0112] = lies
+
+    thumbnail = Image.open(BytesIO(shrink(picture(400, 1600, kind="JPEG", exif=exif), 160)))
+
+    assert thumbnail.size == ((80, 320) if lies < 5 else (160, 40))
+
+
 def test_what_is_transparent_is_white():
     thumbnail = Image.open(BytesIO(shrink(picture(mode="RGBA", colour=(0, 0, 0, 0)), 160)))
 
@@ -256,6 +320,42 @@ def test_what_is_transparent_is_white():
 
 def test_a_small_picture_is_not_blown_up():
     assert Image.open(BytesIO(shrink(picture(100, 50), 160))).size == (100, 50)
+
+
+def dead_letter(root, message):
+    return DeadLetter.objects.create(
+        task_id=message, root_id=root, exception_message=message, status="dead", died_at=timezone.now()
+    )
+
+
+def test_a_product_without_a_task_has_nothing_to_do_with_letters_without_a_root(admin_client):
+    dead_letter("", "the secret of another task")
+    Product.objects.create(name="Teapot", photo="products/teapot.jpg")
+
+    for page in ("", "add/"):
+        assert "secret" not in admin_client.get(f"/admin/orders/product/{page}").content.decode()
+
+
+def test_who_may_not_see_dead_letters_sees_that_there_is_one_and_no_more(client):
+    clerk = User.objects.create_user("clerk", is_staff=True)
+    clerk.user_permissions.add(Permission.objects.get(codename="view_product"))
+    client.force_login(clerk)
+    product = Product.objects.create(name="Teapot", photo="products/teapot.jpg", thumbnails_task="root")
+    letter = dead_letter("root", "the secret of the task")
+
+    for page in ("", f"{product.pk}/change/"):
+        text = client.get(f"/admin/orders/product/{page}").content.decode()
+        assert ">died<" in text
+        assert "secret" not in text
+        assert f"deadletter/{letter.pk}" not in text
+
+
+def test_the_list_asks_once_for_all_letters(admin_client, django_assert_max_num_queries):
+    for number in range(30):
+        Product.objects.create(name=f"Pot {number}", photo=f"products/{number}.jpg", thumbnails_task=f"task-{number}")
+
+    with django_assert_max_num_queries(8):
+        admin_client.get("/admin/orders/product/")
 
 
 def test_the_products_of_the_demonstration_become_ready(worker, until, capsys):

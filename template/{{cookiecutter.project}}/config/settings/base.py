@@ -161,15 +161,15 @@ env.hand_on("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3")
 {%- endif %}
 
 
-def _folder(name: str) -> dict:
+def _folder(name: str, *, replaced: bool = False) -> dict:
 {%- if cookiecutter.deployment == "kubernetes" or cookiecutter.broker == "sqs" %}
     if MEDIA_BUCKET:
-        # Names that nobody can guess never meet. Nothing is public: views hand files out.
+        # Nothing is public: views hand files out.
         bucket = {
             "bucket_name": MEDIA_BUCKET,
             "location": name,
             "region_name": env.text("AWS_REGION") or None,
-            "file_overwrite": False,
+            "file_overwrite": replaced,
             "default_acl": None,
         }
         return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": bucket}
@@ -179,12 +179,15 @@ def _folder(name: str) -> dict:
         "file_permissions_mode": 0o600,
         "directory_permissions_mode": 0o700,
     }
-    return {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": options}
+    backend = "orders.storage.ReplacingStorage" if replaced else "django.core.files.storage.FileSystemStorage"
+    return {"BACKEND": backend, "OPTIONS": options}
 
 
 STORAGES = {
     "default": _folder("media"),
     "exports": _folder("exports"),
+    # Made of photos, and made anew under the same name where a task runs twice. Of all others, none is overwritten.
+    "thumbnails": _folder("media/thumbnails", replaced=True),
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 

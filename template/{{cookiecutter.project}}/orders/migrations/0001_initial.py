@@ -127,7 +127,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-            options={"ordering": ["-placed_at", "-pk"]},
+            options={
+                "ordering": ["-placed_at", "-pk"],
+                "indexes": [models.Index(fields=["-placed_at", "-id"], name="orders_order_newest")],
+            },
         ),
         migrations.CreateModel(
             name="Shipment",
