@@ -36,6 +36,7 @@ CONDITIONAL = {
     "deploy/kubernetes/base/exporter.yaml": ANSWERS["observability"] == "prometheus",
     "deploy/kubernetes/components/pod-monitor": ANSWERS["observability"] == "prometheus",
     "deploy/kubernetes": ANSWERS["deployment"] == "kubernetes",
+    "config/inside.py": ANSWERS["deployment"] == "kubernetes",
     "flowerconfig.py": ANSWERS["flower"] == "yes",
     "config/telemetry.py": ANSWERS["observability"] == "opentelemetry",
     "ops/prometheus.yml": ANSWERS["observability"] == "prometheus" and ANSWERS["deployment"] != "kubernetes",
@@ -97,6 +98,6 @@ print("""
 {{ cookiecutter.project }}/ is ready. Next:
 
     cd {{ cookiecutter.project }}
-    make install admin    # a virtual environment, the database, your admin user
+    make install admin    # a virtual environment, the database, your admin user (TASKKIT=PATH: from a checkout)
     make run              # everything, until Ctrl-C
 """)

@@ -40,12 +40,30 @@ def say(name: str, text: str) -> None:
     with _output, suppress(BrokenPipeError):
         print(f"{name:>16} | {text}", flush=True)
 
+{%- if cookiecutter.observability == "prometheus" %}
+
+
+METRICS_PORTS = {
+    "worker-customers": 9181,
+    "worker-reports": 9182,
+    "worker-geocoding": 9183,
+    "worker-default": 9184,
+    "beat": 9185,
+    "relay": 9186,
+}
+{%- endif %}
+
 
 class Part:
     """One of the processes."""
 
     def __init__(self, name: str, arguments: Iterable[str]) -> None:
         self.name = name
+{%- if cookiecutter.observability == "prometheus" %}
+        # Each has a port of its own on this machine, those of ops/prometheus.yml on a server.
+        port = METRICS_PORTS.get(name)
+        metrics = {"TASKKIT_METRICS_PORT": str(port)} if port else {}
+{%- endif %}
         #: When it was told to stop; 0: it was not.
         self.told = 0.0
         self.hurried = False
@@ -57,7 +75,7 @@ class Part:
             text=True,
             errors="replace",
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"{% if cookiecutter.observability == "prometheus" %}, **metrics{% endif %}},
         )
         self.reader = threading.Thread(target=self._repeat_output, daemon=True)
         self.reader.start()

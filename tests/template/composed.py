@@ -6,6 +6,9 @@ import sys
 
 import yaml
 
+#: What deploy/compose/deploy.sh writes to .env.release.
+RELEASE = "v1"
+
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?:(?P<rule>:[-?])(?P<word>[^}]*))?\})")
 
 
@@ -32,7 +35,8 @@ class Composed:
     @property
     def values(self):
         lines = self.env_file.read_text(encoding="utf-8").splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+        said = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+        return {"RELEASE": RELEASE, **said}
 
     def environment(self, service):
         """The variables of a service, with what is in the env file filled in."""

@@ -188,15 +188,31 @@ def test_old_backups_go_when_a_new_one_is_made_and_not_before(filled):
     assert sorted(path.name for path in filled.folder.iterdir()) == ["notes", new.name]
 
 
+def test_clients_that_are_older_than_the_server_are_named(bake, servers, tmp_path):
+    shop = Shop(bake(database="postgresql"), servers, tmp_path)
+    old = tmp_path / "pg_dump"
+    old.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.24'\n")
+    old.chmod(0o755)
+
+    failed = shop.script("backup.sh", shop.folder, PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    assert failed.returncode == 1
+    assert "pg_dump is of 9: no backup. Install the clients of" in failed.stderr
+    assert list(shop.folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"])
 def test_a_password_is_on_no_command_line_and_in_no_output(bake, servers, tmp_path, database):
     shop = Shop(bake(database=database), servers, tmp_path)
     seen = tmp_path / "seen"
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("pg_dump", "mariadb-dump"):
+    for name, answer in {"pg_dump": "pg_dump (PostgreSQL) 17.1", "psql": "170001", "mariadb-dump": ""}.items():
         program = tools / name
-        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\nenv >> {seen}\nexit 1\n')
+        program.write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "$@" >> {seen}\nenv >> {seen}\n'
+            f'case $* in *--version* | *SHOW*) echo "{answer}" ;; *) exit 1 ;; esac\n'
+        )
         program.chmod(0o755)
     scheme, rest = shop.environment["DATABASE_URL"].split("://")
     shop.environment["DATABASE_URL"] = ""

@@ -17,6 +17,8 @@ for name in ("default", "exports"):
     with storages[name].open(kept) as file:
         print(name, kept, file.read().decode(), storages[name].exists("a/file.txt"))
 print(storages["exports"].save("a/file.txt", ContentFile(b"another")) != "a/file.txt")
+for content in (b"a thumbnail", b"the same, made anew"):
+    print(storages["thumbnails"].save("1.jpg", ContentFile(content)), storages["default"].listdir("thumbnails"))
 """
 
 
@@ -31,7 +33,7 @@ def bucket_server():
     server.stop()
 
 
-def test_files_of_tasks_are_kept_in_the_bucket_and_never_overwritten(bake, bucket_server):
+def test_files_of_tasks_are_kept_in_the_bucket_where_only_thumbnails_are_overwritten(bake, bucket_server):
     project = bake(deployment="kubernetes", database="postgresql", broker="redis")
     shown = project.run(
         "-c",
@@ -49,4 +51,6 @@ def test_files_of_tasks_are_kept_in_the_bucket_and_never_overwritten(bake, bucke
         "default a/file.txt default True",
         "exports a/file.txt exports True",
         "True",
+        "1.jpg ([], ['1.jpg'])",
+        "1.jpg ([], ['1.jpg'])",
     ]

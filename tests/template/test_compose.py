@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.template.composed import Composed, make_production_env
+from tests.template.composed import RELEASE, Composed, make_production_env
 from tests.template.conftest import tool
 from tests.template.pairs import partly
 
@@ -107,6 +107,161 @@ def docker_compose():
     return pytest.skip("Docker Compose is not installed; its schema is checked all the same")
 
 
+#: In place of Docker: writes down what it is asked to do, and for which release.
+DOCKER = """\
+#!/bin/sh
+printf '%s: %s\\n' "$RELEASE" "$*" >>"$CALLS"
+case "$*" in
+    *"$FAILS"*) exit 1 ;;
+    "compose config --services") printf '%s\\n' $SERVICES ;;
+    "compose ps --quiet worker-customers") printf '%s\\n' one two three ;;
+    "compose ps --quiet worker-geocoding") printf '%s\\n' one two ;;
+    "compose ps --quiet web") ;;
+    "compose ps --quiet "*) echo one ;;
+esac
+"""
+
+
+class Deployment:
+    """deploy/compose/deploy.sh in a project whose last release is v0."""
+
+    def __init__(self, baked, folder):
+        self.baked = baked.copy(folder / baked.path.name)
+        (self.baked.path / ".env.release").write_text("RELEASE=v0\n")
+        self.calls_file = folder / "calls"
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        (self.tools / "docker").write_text(DOCKER)
+        (self.tools / "docker").chmod(0o755)
+        services = Composed(self.baked).services
+        self.names = [name for name, service in services.items() if not service.get("profiles")]
+
+    def run(self, *arguments, fails="nothing"):
+        self.calls_file.write_text("")
+        return subprocess.run(
+            [self.baked.path / "deploy/compose/deploy.sh", *arguments],
+            env={
+                **os.environ,
+                "PATH": f"{self.tools}:{os.environ['PATH']}",
+                "CALLS": str(self.calls_file),
+                "FAILS": fails,
+                "SERVICES": " ".join(self.names),
+                "RELEASE": "of somebody else",
+            },
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    @property
+    def calls(self):
+        """What Docker was asked to do, without questions."""
+        found = [line.partition(": ")[2] for line in self.calls_file.read_text().splitlines()]
+        return [call for call in found if not re.search(r"compose (config|ps) |image inspect", call)]
+
+    @property
+    def ups(self):
+        return [call for call in self.calls if call.startswith("compose up")]
+
+    @property
+    def release(self):
+        return (self.baked.path / ".env.release").read_text()
+
+
+@pytest.fixture
+def deployment(baked, tmp_path):
+    return Deployment(baked, tmp_path)
+
+
+class TestADeployment:
+    def test_migrates_while_the_old_release_runs_then_workers_then_the_web(self, deployment):
+        done = deployment.run()
+        steps = [*deployment.calls]
+
+        assert done.returncode == 0, done.stderr
+        first_up = steps.index(deployment.ups[0])
+        assert [step for step in steps[:first_up] if " build " in step]
+        assert steps[first_up - 1] == "compose run --rm --no-TTY release"
+        *each, rest = deployment.ups
+        assert [up.split()[-1] for up in each] == [name for name in deployment.names if name.startswith("worker-")]
+        assert all(" --no-deps " in up for up in each)
+        assert "worker-reports=1" in rest
+        assert "web=1" in rest
+        assert all(" --wait " in up and " --no-build " in up for up in deployment.ups)
+
+    def test_every_command_is_told_the_release_and_it_is_written_down(self, deployment):
+        deployment.run()
+        told = {line.partition(": ")[0] for line in deployment.calls_file.read_text().splitlines()}
+
+        [release] = told
+        assert release not in ("of somebody else", "v0", "")
+        assert deployment.release == f"RELEASE={release}\n"
+
+    @pytest.mark.parametrize("step", ["build", "run --rm --no-TTY release"])
+    def test_if_image_or_migrations_fail_what_ran_goes_on(self, deployment, step):
+        done = deployment.run(fails=f" {step}")
+
+        assert done.returncode == 1
+        assert deployment.ups == []
+        assert deployment.release == "RELEASE=v0\n"
+
+    def test_a_worker_that_does_not_come_up_ends_it(self, deployment):
+        done = deployment.run(fails="compose up ")
+
+        assert done.returncode == 1
+        assert len(deployment.ups) == 1
+        assert "Before it was v0." in done.stderr
+
+    def test_what_was_scaled_stays_so_but_for_geocoding(self, deployment):
+        deployment.run()
+
+        assert all("--scale worker-customers=3" in up for up in deployment.ups if up.endswith("worker-customers"))
+        assert "--scale worker-customers=3" in deployment.ups[-1]
+        assert "geocoding=" not in " ".join(deployment.ups)
+
+    def test_the_way_back_builds_nothing_and_needs_an_image_that_is_there(self, deployment):
+        assert deployment.run("v0.9").returncode == 0
+        assert not [call for call in deployment.calls if " build " in call]
+        assert deployment.release == "RELEASE=v0.9\n"
+
+        refused = deployment.run("v0.8", fails="image inspect")
+        assert (refused.returncode, deployment.calls) == (1, [])
+        assert "There is no image" in refused.stderr
+
+    def test_what_containers_read_they_may_read_and_are_told_to(self, deployment):
+        for folder in ("deploy/compose", "ops"):
+            subprocess.run(["chmod", "-R", "go=", deployment.baked.path / folder], check=True)
+        deployment.run()
+
+        for folder in ("deploy/compose", "ops"):
+            for path in (deployment.baked.path / folder, *(deployment.baked.path / folder).iterdir()):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                assert mode & 0o044 == 0o044, path
+                assert not path.is_dir() or mode & 0o011 == 0o011, path
+        reloads = [call for call in deployment.calls if call.startswith("compose exec")]
+        assert reloads[0].startswith("compose exec --no-TTY caddy caddy reload")
+        assert any("prometheus" in call for call in reloads) == ("prometheus" in deployment.names)
+
+    def test_shellcheck_finds_nothing(self, baked):
+        assert checked(tool("shellcheck"), "deploy/compose/deploy.sh", cwd=baked.path) == ""
+
+
+def test_no_single_file_is_mounted(baked, composed):
+    """git puts a new file in its place, and the container keeps the old one."""
+    for name, service in composed.services.items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert not source.startswith("./") or (baked.path / source).is_dir(), name
+
+
+def test_cron_makes_the_backup_of_the_release_that_is_in_service(baked):
+    [line] = [line for line in baked.text(f"deploy/compose/{baked.path.name}.cron").splitlines() if line[0] != "#"]
+
+    assert "COMPOSE_ENV_FILES=.env.production,.env.release" in line
+    assert " run --rm --no-TTY backup " in line
+
+
 def seconds(duration):
     assert re.fullmatch(r"\d+s", duration), duration
     return int(duration[:-1])
@@ -128,7 +283,12 @@ class TestWhatTheToolsSay:
             "config",
             "--quiet",
             cwd=baked.path,
+            RELEASE=RELEASE,
         )
+
+    def test_without_a_release_compose_runs_none(self, baked):
+        with pytest.raises(AssertionError, match=r"COMPOSE_ENV_FILES=\.env\.production,\.env\.release"):
+            checked(*docker_compose(), "--env-file", ".env.production", "config", "--quiet", cwd=baked.path, RELEASE="")
 
     def test_compose_reads_the_file_for_development(self, baked):
         dev(baked)
@@ -179,7 +339,7 @@ class TestSecrets:
 
     def test_without_them_compose_says_what_to_do(self, baked, tmp_path):
         with pytest.raises(AssertionError, match=r"make_env\.py HOST"):
-            checked(*docker_compose(), "--env-file", "/dev/null", "config", "--quiet", cwd=baked.path)
+            checked(*docker_compose(), "--env-file", "/dev/null", "config", "--quiet", cwd=baked.path, RELEASE=RELEASE)
 
     def test_a_name_that_is_none_is_refused(self, baked):
         said, code = make_production_env(baked, "https://shop.example/")
@@ -188,7 +348,7 @@ class TestSecrets:
         assert "is not the name of a host" in said
 
     def test_git_does_not_see_them(self, baked):
-        assert ".env.production" in baked.text(".gitignore").splitlines()
+        assert {".env.production", ".env.release"} <= set(baked.text(".gitignore").splitlines())
 
     @pytest.mark.parametrize("name", [".env", ".env.production", ".env.example", ".git/config", "deploy/.env", "a.pem"])
     def test_nothing_secret_gets_into_the_image(self, baked, name):
@@ -220,6 +380,13 @@ class TestTheImage:
         assert "FROM app" in lines[lines.index(users[-1]) :], "the last stage is not what runs as this user"
         assert not [line for line in lines if line.startswith(("ENTRYPOINT", "HEALTHCHECK", "SHELL"))]
         assert json.loads(lines[-1].removeprefix("CMD ")) == ["gunicorn", "-c", "gunicorn.conf.py", "config.wsgi"]
+
+    def test_its_user_can_read_it_whatever_the_umask_of_the_checkout(self, baked):
+        copies = [
+            line for line in baked.text("Dockerfile").splitlines() if line.startswith("COPY ") and line.endswith(" .")
+        ]
+
+        assert copies == ["COPY --chmod=u=rwX,go=rX . ."]
 
     def test_its_static_files_are_collected_without_a_server(self, baked, tmp_path):
         """The very line of the Dockerfile, with what it says about the environment."""
@@ -272,13 +439,12 @@ class TestEveryService:
     def test_can_be_there_more_than_once(self, composed):
         assert not [name for name, service in composed.services.items() if "container_name" in service]
 
-    def test_waits_for_the_release_and_for_servers_that_are_well(self, composed):
+    def test_waits_for_servers_that_are_well_and_migrates_nothing_by_the_way(self, composed):
         for name, service in composed.own.items():
             needed = {"db"} if name == "backup" else {"db", "redis", "cache", "rabbitmq"}
             expected = {other: {"condition": "service_healthy"} for other in needed & composed.services.keys()}
-            if name not in ONE_SHOT:
-                expected["release"] = {"condition": "service_completed_successfully"}
-            assert (service["depends_on"] or {}) == expected, name
+            assert service.get("depends_on", {}) == expected, name
+        assert composed.services["release"]["profiles"] == ["release"]
 
 
 def test_only_caddy_is_reached_from_outside(composed):
@@ -331,7 +497,7 @@ def test_a_backup_starts_nothing_that_changes_the_database(composed):
     backup = composed.services["backup"]
 
     assert backup["profiles"] == ["backup"]
-    assert "release" not in (backup["depends_on"] or {})
+    assert "release" not in backup["depends_on"]
     assert os.access(composed.baked.path / backup["command"][1], os.X_OK)
 
 
@@ -342,6 +508,17 @@ def test_the_clients_of_a_backup_fit_the_server(baked, composed):
     [major] = re.findall(r"postgresql-client-(\d+)", baked.text("Dockerfile"))
 
     assert composed.services["db"]["image"].startswith(f"postgres:{major}.")
+
+
+@pytest.mark.parametrize(("ci", "name"), [("github", ".github/workflows/ci.yml"), ("gitlab", ".gitlab-ci.yml")])
+@pytest.mark.parametrize("servers", [("postgresql", "redis"), ("mariadb", "rabbitmq")])
+def test_ci_has_the_same_servers(bake, ci, name, servers):
+    database, broker = servers
+    baked = bake(ci=ci, database=database, broker=broker)
+    services = Composed(baked).services
+    images = {services[server]["image"] for server in {"db", "redis", "rabbitmq"} & services.keys()}
+
+    assert images == set(re.findall(r"(?:postgres|mariadb|redis|rabbitmq):\d+\.[\w.-]+", baked.text(name)))
 
 
 def test_development_has_the_same_servers_on_this_machine_alone(baked, composed):

@@ -209,7 +209,7 @@ def test_the_image_of_backups_holds_what_they_need(tree):
     dockerfile = tree.path / "backup" / "Dockerfile"
     done = subprocess.run([tool("hadolint"), str(dockerfile)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
-    (copied,) = re.findall(r"(?m)^COPY (.+) ops/$", dockerfile.read_text())
+    (copied,) = re.findall(r"(?m)^COPY (?:--\S+ )*(.+) ops/$", dockerfile.read_text())
     (job,) = containers(tree.plain.one("CronJob", "backup"))
     assert job["args"][0] in copied.split()
     for name in copied.split():

@@ -1,5 +1,7 @@
 """What the pods of a generated project start, started here with their own commands, probes and settings."""
 
+import contextlib
+import http.client
 import re
 import shutil
 import signal
@@ -201,6 +203,27 @@ def test_prometheus_gets_the_numbers_of_the_web(start, released):
         assert (answer.status, answer.headers.get_content_type()) == (200, "text/plain")
     with pytest.raises(urllib.error.HTTPError, match="403"):
         opener.open(url, timeout=10)
+
+
+def test_who_comes_by_the_ingress_learns_nothing_that_is_for_machines_inside(start, released):
+    _, settings = released
+    web = start("Deployment", "web")
+    web.wait_until_well("startupProbe")
+    (port,) = web.ports.values()
+    token = {"Host": settings["ALLOWED_HOSTS"], "Authorization": f"Bearer {settings['TASKKIT_METRICS_TOKEN']}"}
+
+    def status(path, **headers):
+        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with contextlib.closing(asked):
+            asked.request("GET", path, headers={**token, **headers})
+            return asked.getresponse().status
+
+    inside = ("/readyz", "/readyz?without=broker", "/%72eadyz", "/metrics")
+    assert {path: status(path) for path in inside} == dict.fromkeys(inside, 200)
+    for scheme in ("http", "https"):
+        come = {"X-Forwarded-Proto": scheme}
+        assert {path: status(path, **come) for path in inside} == dict.fromkeys(inside, 404)
+        assert status("/healthz", **come) == 200
 
 
 def test_flower_starts_with_a_password_only(start):

@@ -19,15 +19,27 @@ def watched(bake, request):
     return bake(observability="prometheus", deployment=request.param)
 
 
-def test_prometheus_takes_what_it_is_to_ask_and_the_alerts(watched, tmp_path):
+def filled_in(text):
+    """The block that is there as a comment, for who has an Alertmanager."""
+    before, block = text.split("# alerting:\n")
+    lines = block.split("\n\n")[0].splitlines()
+    return "\n".join(
+        [before, "alerting:", *(line.removeprefix("# ") for line in lines), block[len("\n".join(lines)) :]]
+    )
+
+
+@pytest.mark.parametrize("alertmanager", [False, True], ids=["nobody is called", "with an Alertmanager"])
+def test_prometheus_takes_what_it_is_to_ask_and_the_alerts(watched, tmp_path, alertmanager):
     """It looks for the token's file, which is not in the project."""
     ops = watched.path / "ops"
     token = tmp_path / "token"
     token.write_text("a token of some length")
+    given = (ops / "prometheus.yml").read_text()
     text = "\n".join(
         line.split("credentials_file:")[0] + f"credentials_file: {token}}}" if "credentials_file:" in line else line
-        for line in (ops / "prometheus.yml").read_text().splitlines()
+        for line in (filled_in(given) if alertmanager else given).splitlines()
     )
+    assert ("\nalerting:" in text) == alertmanager
     (tmp_path / "prometheus.yml").write_text(text)
     (tmp_path / "alerts.yml").write_text((ops / "alerts.yml").read_text())
 

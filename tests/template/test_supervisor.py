@@ -1,6 +1,8 @@
 """A real supervisord with the file of a generated project: everything runs, and a stop loses nothing."""
 
 import configparser
+import os
+import re
 import shutil
 import signal
 import socket
@@ -35,7 +37,6 @@ class Supervisor:
         self.environment = project.environment(DJANGO_SETTINGS_MODULE="config.settings.development")
         config = configparser.RawConfigParser(comment_prefixes=(";",))
         config.read(project.path / "deploy/supervisor/shop.conf")
-        config["group:shop"]["programs"] = ",".join(sorted(only))
         for section in list(config.sections()):
             if section.startswith("program:") and section.removeprefix("program:") not in only:
                 config.remove_section(section)
@@ -74,7 +75,7 @@ class Supervisor:
 
     def states(self):
         lines = [line.split() for line in self.control("status").splitlines()]
-        return {words[0].removeprefix("shop:"): words[1] for words in lines if len(words) > 1}
+        return {words[0]: words[1] for words in lines if len(words) > 1}
 
     def logs(self):
         return "\n".join(f"{file.name}: {file.read_text()[-2000:]}" for file in self.folder.glob("*.log"))
@@ -133,7 +134,7 @@ def test_everything_runs_and_a_stop_in_the_middle_of_tasks_loses_none(supervise)
     supervisor.until(lambda: len(supervisor.marks.names("began")) >= 2, "two tasks run")
     running = set(supervisor.marks.names("began"))
 
-    supervisor.control("restart", "shop:shop-worker-default")
+    supervisor.control("restart", "shop-worker-default")
 
     assert running <= set(supervisor.marks.names("ended"))
     supervisor.until(lambda: sorted(supervisor.marks.names("ended")) == ["a", "b", "c"], "the next one does the third")
@@ -142,12 +143,47 @@ def test_everything_runs_and_a_stop_in_the_middle_of_tasks_loses_none(supervise)
     assert "killing" not in (supervisor.folder / "supervisord.log").read_text()
 
 
+def restarts(project, *programs):
+    """What deploy.sh does last, to these programs."""
+    script = project.text("deploy/supervisor/deploy.sh")
+    begin = 'set -euo pipefail\nrefuse() { echo "$1"; exit 1; }\n'
+    chosen = f"project=shop\nprograms=({' '.join(programs)})\n"
+    return begin + chosen + script[script.index("# Workers before the web") :]
+
+
+def test_a_release_replaces_what_has_changed_and_restarts_the_others_one_after_the_other(supervise, project, tmp_path):
+    programs = ["shop-relay", "shop-beat"]
+    supervisor = supervise(only=set(programs))
+    supervisor.until(lambda: supervisor.states() == dict.fromkeys(programs, "RUNNING"), "both run")
+    text = supervisor.file.read_text()
+    supervisor.file.write_text(text.replace("[program:shop-relay]", '[program:shop-relay]\nenvironment = NEW="1"'))
+    (tmp_path / "supervisorctl").write_text(
+        f'#!/bin/sh\nexec {shutil.which("supervisorctl")} --configuration {supervisor.file} "$@"\n'
+    )
+    (tmp_path / "supervisorctl").chmod(0o755)
+
+    done = subprocess.run(
+        ["bash", "-c", restarts(project, "relay", "beat")],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[:2] == programs
+    log = (tmp_path / "supervisord.log").read_text()
+    happened = re.findall(r"(spawned|stopped): '?(shop-\w+)", log)
+    assert sorted(happened[:2]) == [("spawned", "shop-beat"), ("spawned", "shop-relay")]
+    assert happened[2:] == [(what, name) for name in programs for what in ("stopped", "spawned")]
+
+
 def test_with_stopasgroup_as_others_have_it_tasks_die(supervise):
     supervisor = supervise(only={"shop-worker-default"}, stopasgroup="true")
     supervisor.until(lambda: supervisor.ready("default"), "the worker is ready")
     supervisor.send(5, "a", "b")
     supervisor.until(lambda: len(supervisor.marks.names("began")) == 2, "two tasks run")
 
-    supervisor.control("stop", "shop:shop-worker-default")
+    supervisor.control("stop", "shop-worker-default")
 
     assert supervisor.marks.names("ended") == []

@@ -44,8 +44,13 @@ def machine(bake, tmp_path_factory):
     add_slow_task(project)
     script = project.path / "deploy/systemd/deploy.sh"
     text = script.read_text()
-    assert text.count(".venv/bin/python -m pip install") == 1
-    script.write_text(text.replace(".venv/bin/python -m pip install", ": what is installed here instead of"))
+    for made, instead in (
+        (".venv/bin/python -m pip install", ": what is installed here instead of"),
+        ('"${PYTHON:-python3.13}" -m venv .venv', "ln -s /srv/shop/.venv .venv"),
+    ):
+        assert text.count(made) == 1
+        text = text.replace(made, instead)
+    script.write_text(text)
     machine = Machine(folder, project)
     files = folder / "machine.files/etc"
     (files / "shop").mkdir()
@@ -67,6 +72,9 @@ def add(files, name, text):
 
 @pytest.fixture(scope="module")
 def deployed(machine):
+    # As rsync brings it from somebody with umask 077, whose number here is somebody else's.
+    machine.run("chown", "-R", "1000:1000", "/srv/shop/config", "/srv/shop/deploy", "/srv/shop/ops")
+    machine.run("chmod", "-R", "go=", "/srv/shop/config", "/srv/shop/deploy", "/srv/shop/ops")
     machine.shown = machine.run("/srv/shop/deploy/systemd/deploy.sh", "v1")
     return machine
 
@@ -105,6 +113,25 @@ def test_everything_runs_as_its_own_user_who_has_no_rights_and_a_file_of_its_own
     assert int(status["CapBnd"], 16) == 0
     assert deployed.run("stat", "--format=%a %U %G", "/etc/shop/env").split() == ["640", "root", "shop"]
     assert deployed.run("stat", "--format=%a %U", "/var/lib/shop").split() == ["700", "shop"]
+
+
+def test_the_code_belongs_to_root_and_everybody_can_read_it(deployed):
+    others = (
+        "find",
+        "/srv/shop",
+        "-path",
+        "/srv/shop/.venv",
+        "-prune",
+        "-o",
+        "-path",
+        "/srv/shop/staticfiles",
+        "-prune",
+    )
+
+    assert deployed.run(*others, "!", "-user", "root", "-print") == ""
+    assert deployed.run(*others, "!", "-perm", "-go=r", "-print") == ""
+    assert deployed.run("stat", "--format=%a", "/srv/shop/ops/backup.sh", "/srv/shop/manage.py").split() == ["755"] * 2
+    assert deployed.run("stat", "--format=%a", "/srv/shop/config/wsgi.py").strip() == "644"
 
 
 def test_the_web_answers_and_is_ready(deployed):
@@ -153,6 +180,18 @@ def test_the_backup_is_made_by_its_service_and_readable_by_nobody_else(deployed)
     assert deployed.run("stat", "--format=%a %U", f"/var/backups/shop/{made}").split() == ["700", "shop"]
 
 
+RESTORE = "/srv/shop/deploy/systemd/restore.sh $(ls -d /var/backups/shop/*Z | tail -n 1) --force"
+
+
+def test_no_backup_is_put_back_while_anything_runs(deployed):
+    deployed.run("systemctl", "start", "shop-backup.service")
+
+    said = deployed.run("bash", "-c", f"! {RESTORE} 2>&1")
+
+    assert "Nothing was changed" in said
+    assert WORKER in said
+
+
 def test_a_release_that_fails_its_checks_stops_nothing(deployed):
     pid = deployed.show(WORKER, "MainPID")
     settings = deployed.path("/srv/shop/config/settings/base.py")
@@ -164,6 +203,29 @@ def test_a_release_that_fails_its_checks_stops_nothing(deployed):
     settings.write_text(whole)
     assert "in service" not in refused
     assert deployed.show(WORKER, "MainPID") == pid
+    deployed.run("systemctl", "restart", WORKER)
+    assert deployed.show(WORKER, "ActiveState") == "active"
+    deployed.until(lambda: ready(deployed), "the old release starts")
+
+
+def ready(deployed):
+    health = ("-m", "django_taskkit.observability.health", "worker", "--name", "shop-default@$(uname -n)")
+    return deployed.says(
+        "bash", "-c", f"cd /srv/shop/current && runuser -u shop -- {PYTHON} {' '.join(health)} --dir /run/shop"
+    )
+
+
+def test_the_release_before_comes_back_with_one_command(deployed):
+    deploy = "/srv/shop/deploy/systemd/deploy.sh"
+    first = deployed.run("readlink", "/srv/shop/current")
+    assert "Release v3 is in service." in deployed.run(deploy, "v3")
+    assert deployed.run("readlink", "/srv/shop/current") != first
+
+    assert "Release v1 is in service." in deployed.run(deploy, "--back")
+
+    assert deployed.run("readlink", "/srv/shop/current") == first
+    pid = deployed.show(WORKER, "MainPID")
+    assert deployed.run("readlink", f"/proc/{pid}/cwd").endswith(first)
 
 
 def test_a_stop_stops_all_of_it_in_good_order(deployed, marks):
@@ -178,3 +240,18 @@ def test_a_stop_stops_all_of_it_in_good_order(deployed, marks):
     assert "last" in marks.names("ended")
     timers = deployed.says("systemctl", "list-units", "--type=timer", "--state=active", "--plain", "--no-legend")
     assert {line.split()[0] for line in timers.splitlines()} == {"shop-backup.timer"}
+
+
+def test_then_a_backup_is_put_back_with_the_environment_of_the_services(deployed):
+    manage = "/srv/shop/deploy/systemd/manage.sh"
+    deployed.run("systemctl", "start", "shop-backup.service")
+    users = "from django.contrib.auth.models import User"
+    deployed.run(manage, "shell", "--command", f"{users}; User.objects.create_user('later')")
+
+    said = deployed.run("bash", "-c", RESTORE)
+
+    assert "Restored." in said
+    assert (
+        deployed.run(manage, "shell", "--command", f"{users}; print('users:', User.objects.count())").split()[-1] == "0"
+    )
+    assert deployed.run("stat", "--format=%a %U", "/var/lib/shop/db.sqlite3").split() == ["600", "shop"]

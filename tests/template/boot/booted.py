@@ -53,12 +53,12 @@ class Site:
         self.front = Front(self.kept, self.ports["web"])
         stack.callback(self.front.end)
         (self.path / ".env").unlink()  # a machine in production has its own
-        (self.path / "boot_settings.py").write_text(variant.settings or "")
+        (self.path / "boot_settings.py").write_text(variant.settings)
         self.environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ},
             "PYTHONPATH": baked.environment()["PYTHONPATH"],
             "PYTHONDONTWRITEBYTECODE": "1",
-            "DJANGO_SETTINGS_MODULE": "boot_settings" if variant.settings else "config.settings.production",
+            "DJANGO_SETTINGS_MODULE": "boot_settings",
             "SECRET_KEY": secrets.token_urlsafe(50),
             "ALLOWED_HOSTS": HOST,
             "BEHIND_PROXY": "1",
@@ -146,7 +146,7 @@ class Site:
             if argument.startswith("--port=") and service.name == "flower":
                 yield f"--port={self.ports['flower']}"
             else:
-                yield re.sub(r"^[\d.]+:9100$", f"127.0.0.1:{self.ports['exporter']}", argument)
+                yield re.sub(r"^[\d.]+:91[08]0$", f"127.0.0.1:{self.ports['exporter']}", argument)
         if service.name == "web":
             yield f"--bind=127.0.0.1:{self.ports['web']}"
 

@@ -71,7 +71,7 @@ def systemd(project: Path) -> Iterator[Service]:
             variables = [value.partition("=")[::2] for key, value in said if key == "Environment"]
             yield Service(
                 f"worker-{lane}" if lane else name,
-                tuple(shlex.split(values["ExecStart"])),
+                tuple(shlex.split(values["ExecStart"].removeprefix("/usr/bin/env "))),
                 float(values["TimeoutStopSec"]),
                 _metrics_port(variables),
             )

@@ -10,6 +10,7 @@ IMPATIENT = """\
 from config.settings.production import *
 from config.settings.production import CELERY_BEAT_SCHEDULE, CELERY_BROKER_TRANSPORT_OPTIONS
 
+EMAIL_USE_TLS = False  # the mail server of the tests, on loopback
 """
 
 #: Redis and SQS give the messages of a killed worker to the next one after a time without a word of it: an hour.
@@ -33,8 +34,7 @@ CELERY_BEAT_SCHEDULE["soon"] = {"task": "orders.tasks.clear_sessions", "schedule
 class Variant:
     name: str
     answers: Mapping[str, str]
-    settings: str = ""
-    """What follows config.settings.production; empty: that is read as it is."""
+    settings: str = IMPATIENT
 
     environment: Mapping[str, str] = field(default_factory=dict)
 
