@@ -156,7 +156,7 @@ class ProductAdmin(admin.ModelAdmin):
         for product in queryset:
             forget_product(product)
 
-    @admin.display(description="photo")
+    @admin.display(description="preview")
     def small(self, product: Product) -> SafeString:
         if not product.published:
             return SafeString("")

@@ -37,16 +37,20 @@ class OrderQuerySet(models.QuerySet["Order"]):
         return self.filter(placed_at__gte=_midnight(first), placed_at__lt=_midnight(following))
 
     def in_batches(self, size: int = 500) -> Iterator[Sequence["Order"]]:
-        """Yield all orders, some at a time, by number.
+        """Yield all orders, some at a time, as they were placed.
 
         Not `iterator()`, whose query stays open while the caller works on what it gives: on SQLite, as soon as
-        another process has written, this connection could write no more, not even the progress of a task.
-        All numbers are asked for at once, 40 MB for a million. "The next after this number" would find each batch
-        among all orders of the time, by the index on it: of 200,000 orders, 400 times.
+        another process has written, this connection could write no more, not even the progress of a task. Each batch
+        begins where the one before ended, which the index on the time finds at once.
         """
-        numbers = list(self.order_by("pk").values_list("pk", flat=True))
-        for start in range(0, len(numbers), size):
-            yield list(self.filter(pk__in=numbers[start : start + size]).order_by("pk"))
+        rest = self.order_by("placed_at", "pk")
+        batch = list(rest[:size])
+        while batch:
+            yield batch
+            last = batch[-1]
+            # Not one condition with OR: with that, no database goes by the index.
+            following = rest.filter(placed_at__gte=last.placed_at).exclude(placed_at=last.placed_at, pk__lte=last.pk)
+            batch = list(following[:size])
 
 
 def _midnight(day: date) -> datetime:

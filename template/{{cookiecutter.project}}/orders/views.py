@@ -5,6 +5,7 @@ from collections.abc import Callable
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import permission_required
 from django.core.files.storage import storages
+from django.db.models import Min
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -14,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
 from orders import exports, photos
-from orders.models import Product
+from orders.models import Order, Product
 from orders.tasks import export_orders, sales_report
 
 
@@ -33,7 +34,9 @@ def icon(request: HttpRequest) -> HttpResponse:
 @require_safe
 def start(request: HttpRequest) -> HttpResponse:
     this_year = timezone.localdate().year
-    return render(request, "orders/start.html", {"years": [this_year, this_year - 1]})
+    first = Order.objects.aggregate(first=Min("placed_at"))["first"]
+    first_year = timezone.localtime(first).year if first else this_year
+    return render(request, "orders/start.html", {"years": range(this_year, first_year - 1, -1)})
 
 
 @for_staff

@@ -68,9 +68,11 @@ EMAIL_USE_TLS = EMAIL_PORT not in (25, 465)  # STARTTLS; without, the password g
 EMAIL_TIMEOUT = 20  # seconds; without: a mail server that hangs holds a worker until the time limit
 {%- endif %}
 # Mail servers refuse what comes from localhost, and then every receipt is a dead letter.
-_domain = ALLOWED_HOSTS[0].lstrip("*.") or "localhost"
+_domain = ALLOWED_HOSTS[0].lstrip("*.")
+if not _domain:
+    env.required("DEFAULT_FROM_EMAIL", "say who mails are from, as ALLOWED_HOSTS names no host")
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"{{ cookiecutter.project }}@{_domain}")
-DIGEST_TO = env.text("DIGEST_TO", f"owner@{_domain}")
+DIGEST_TO = env.text("DIGEST_TO", f"owner@{_domain}" if _domain else "")
 
 LOGGING["handlers"]["console"]["formatter"] = "json"
 {%- if cookiecutter.observability == "sentry" %}
