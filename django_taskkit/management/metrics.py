@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import time
+import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -13,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django_taskkit import conf
 from django_taskkit.dlq.project import project_app
 from django_taskkit.exceptions import ConfigurationError, NoAppError
+from django_taskkit.management.stopping import stopped_by_signals
 from django_taskkit.observability.metrics.catalogue import METRICS, Metric
 
 HELP = "Show what is measured, print alert rules or a dashboard for it, or serve what is asked once for all workers."
@@ -129,16 +129,6 @@ def _serve(command: BaseCommand, options: dict[str, Any]) -> None:
         raise CommandError(f"The library that TASKKIT['METRICS'] names is not installed ({exc}): {remedies}") from exc
     except (OSError, ConfigurationError) as exc:
         raise CommandError(f"The exporter can't serve at {options['port']}: {exc}") from exc
-    _wait_for_signal()
-
-
-def _wait_for_signal() -> None:
-    # Not an Event: a signal that comes in the moment before its wait goes unheard until the next one.
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda *_: came.append(1)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        while not came:
-            time.sleep(0.5)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        stop.wait()

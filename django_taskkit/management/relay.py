@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import socket
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from django_taskkit import conf
 from django_taskkit.dlq.project import project_app
 from django_taskkit.dlq.publisher import BrokerUnreachableError
 from django_taskkit.exceptions import NoAppError
+from django_taskkit.management.stopping import stopped_by_signals
 from django_taskkit.observability.health.signs import SignOfLife
 from django_taskkit.outbox.relay import Relay, Relayed
 
@@ -56,7 +56,7 @@ def handle(command: BaseCommand, **options: Any) -> None:
 
         serve_if_asked()
     stop = threading.Event()
-    with _stopped_by_signals(stop):
+    with stopped_by_signals(stop):
         command.stdout.write(f"The relay {relay.name} sends what waits in the outbox. Ctrl-C ends it.")
         relay.run(stop, options["interval"], report)
         report.end()
@@ -178,25 +178,3 @@ class Report:
             if new is not None:  # on a full disk, one would be left by each round
                 with suppress(OSError):
                     new.unlink(missing_ok=True)
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the loop after the message that is being sent; a second one ends the process."""
-    before: dict[signal.Signals, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def on_signal(*_: object) -> None:
-        stop.set()
-        restore()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(ValueError):  # only the main thread gets signals
-            before[number] = signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        restore()

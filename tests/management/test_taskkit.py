@@ -1,6 +1,5 @@
 import json
 import signal
-import threading
 
 import pytest
 from celery import current_app
@@ -9,7 +8,6 @@ from django.utils import timezone
 
 from django_taskkit.dlq import spool
 from django_taskkit.dlq.pause import Troubles
-from django_taskkit.management import relay
 from django_taskkit.management.commands import taskkit
 from django_taskkit.models import OutboxMessage
 from django_taskkit.probe.runner import Probe
@@ -194,13 +192,3 @@ def test_ctrl_c_ends_the_probe_with_130_and_one_sentence(station, monkeypatch, c
     said = capsys.readouterr().err
     assert "Interrupted" in said
     assert "Traceback" not in said
-
-
-def test_sigterm_ends_the_relay_and_the_next_one_the_process():
-    before = signal.getsignal(signal.SIGTERM)
-    stop = threading.Event()
-    with relay._stopped_by_signals(stop):
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.wait(10)
-        assert signal.getsignal(signal.SIGTERM) is before
-    assert signal.getsignal(signal.SIGTERM) is before
