@@ -90,14 +90,11 @@ def success(task_id: str, generation: int) -> DjangoTaskResult | None:
     return _again_if_stale(rows.first)
 
 
-def succeed(task_id: str, generation: int, value: Any) -> DjangoTaskResult | None:
-    """Note what the task has returned; None if the result was finished, or its message requeued, meanwhile."""
-
-    def note() -> DjangoTaskResult | None:
-        row = _objects().filter(pk=task_id).first()
-        return row and _finish(row, generation, {"status": TaskState.SUCCESSFUL, "return_value": value})
-
-    return _again_if_stale(note)
+def succeed(row: DjangoTaskResult, generation: int, value: Any) -> DjangoTaskResult | None:
+    """Note what the run that ``row`` has begun returned; None if the result was finished, or its message requeued,
+    meanwhile."""
+    final = {"status": TaskState.SUCCESSFUL, "return_value": value}
+    return _again_if_stale(lambda: _finish(row, generation, final))
 
 
 def fail(task_id: str, generation: int, error: TaskError) -> DjangoTaskResult | None:

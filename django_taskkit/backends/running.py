@@ -90,9 +90,9 @@ def run(celery_task: Any, task: Task[Any, Any], args: tuple[Any, ...], kwargs: d
     except Ignore:
         # It has ended, and nothing has failed: a dead letter has recovered then as well. Unless it was replaced.
         if not getattr(request, "taskkit_sent_again", False):
-            _succeed(request, generation, None)
+            _succeed(request, row, generation, None)
         raise
-    return _succeed(request, generation, value)
+    return _succeed(request, row, generation, value)
 
 
 def _begin(
@@ -105,10 +105,10 @@ def _begin(
     return generation, row
 
 
-def _succeed(request: Any, generation: int, value: Any) -> Any:
+def _succeed(request: Any, row: DjangoTaskResult, generation: int, value: Any) -> Any:
     try:
         stored = normalize_json(value)
-        done = rows.succeed(request.id, generation, stored)
+        done = rows.succeed(row, generation, stored)
     except BaseException:
         # The function has done its work: it is not repeated by itself, and the dead letter says so.
         request.taskkit_reason = "result_lost"
@@ -122,7 +122,7 @@ def _answered(request: Any, task: Task[Any, Any], args: Any, kwargs: dict[str, A
     generation, row = _begin(request, task, args, kwargs)
     if row is not None:
         announcements.started(rows.result_of(row))
-        _succeed(request, generation, value)
+        _succeed(request, row, generation, value)
 
 
 def error_of(exc: BaseException) -> TaskError:

@@ -61,7 +61,7 @@ class TestWhoseOtherRunHasSucceeded:
         result = shop.take_long.enqueue()
 
         def fail_late():
-            rows.succeed(result.id, 0, "of the other run")
+            rows.succeed(rows.read(result.id), 0, "of the other run")
             raise ValueError("too late")
 
         shop.meanwhile[:] = [fail_late]
